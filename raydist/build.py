@@ -233,12 +233,15 @@ def open_searcher(
     """
     from pathlib import PurePath
 
+    from raydist import storage
+    from raydist.bow.sharded.plan import HEADERS
     from raydist.dense.fusion import fuse
+    from raydist.manifest import read_manifest
     from raydist.serving.search import Searcher
     from raydist.text.analyzer import Analyzer
 
     retrievers: dict[str, Selective] = {}
-    stores, analyzers = [], []
+    stores, analyzers, passages = [], [], []
     bow = BowSearchSpec(scoring=config.scoring, fields=config.fields)
     for folder in config.index:
         retriever: Selective
@@ -248,10 +251,12 @@ def open_searcher(
         else:
             retriever = open_sharded(folder, shards, launch(folder), bow, texts=True)
             store = getattr(retriever, "texts", None)
-        name = PurePath(folder).name
-        retrievers[name if name not in retrievers else folder] = retriever
+        name = PurePath(folder).name if PurePath(folder).name not in retrievers else folder
+        retrievers[name] = retriever
+        if "chunk" in read_manifest(storage.local(folder, HEADERS)):
+            passages.append(name)
         if store is not None:
             stores.append(store)
             index = getattr(retriever, "index", None)
             analyzers.append(getattr(index, "analyzer", None) or Analyzer())
-    return Searcher(retrievers, stores, partial(fuse, fusion=config.fusion), analyzers)
+    return Searcher(retrievers, stores, partial(fuse, fusion=config.fusion), analyzers, passages)

@@ -52,10 +52,11 @@ class FolderSearch:
         """Returns the best `k` documents of each query."""
         if self._config.by is None:
             return self._retriever.search(queries, k)
-        from raydist.dense.by_document import ids_of, rank_documents
+        from raydist.dense.by_document import rank_documents, sizes_of
 
         retriever, by = self._retriever, self._config.by
-        return rank_documents(retriever.search, queries, k, by=by, ids=ids_of(retriever))
+        sizes = sizes_of(retriever, by)
+        return rank_documents(retriever.search, queries, k, by=by, sizes=sizes)
 
     def expanded(self, expansion: Expansion) -> FolderSearch | None:
         """Returns this search with expanded queries; None if that cannot be.
@@ -82,7 +83,7 @@ class FolderSearch:
         from raydist.config.base import resolved
 
         if self._config.by is not None:
-            raise ConfigError(f"{self!r}: a service ranks passages")
+            raise ConfigError(f"{self!r}: a service takes by=document from its requests")
         keys: dict[str, Any] = {"index": list(self._config.index)}
         bow, dense = self._config.bow, self._config.dense
         if not self._has_words:

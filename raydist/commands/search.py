@@ -278,12 +278,13 @@ class FusedSearch:
 
     def _by_document(self, by: ByDocument) -> list[Callable[[Queries, int], Run]]:
         """Returns searches for documents: of indexes of passages, or of all if none is one."""
-        from raydist.dense.by_document import ids_of, rank_documents
+        from raydist.dense.by_document import rank_documents, sizes_of
 
         cut = ["chunk" in _manifest(self._config, folder) for folder in self._config.index]
         searches: list[Callable[[Queries, int], Run]] = []
         for search, retriever, own in zip(self._searches, self.retrievers, cut):
-            ranked = partial(rank_documents, search, by=by, ids=ids_of(retriever))
+            sizes = sizes_of(retriever, by)
+            ranked = partial(rank_documents, search, by=by, sizes=sizes)
             searches.append(ranked if own or not any(cut) else search)
         return searches
 

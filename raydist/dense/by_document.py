@@ -11,7 +11,7 @@ Shapes: L rows of a ranking, G (query, document) pairs, Q queries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -31,17 +31,19 @@ Search = Callable[[Sequence[Any], int], Run]
 """Returns the best passages of queries."""
 
 
-def ids_of(retriever: object) -> Callable[[], Iterable[pa.Array]] | None:
-    """Returns what gives the ids of all that a search of vectors finds; None for other searches."""
-    if not isinstance(retriever, Scanning):
+Sizes = tuple[pa.Array, np.ndarray]
+"""The ids of documents, and how many passages each has."""
+
+
+def sizes_of(retriever: object, by: ByDocument) -> Callable[[], Sizes] | None:
+    """Returns what counts, once, the passages that a search of vectors finds.
+
+    None for other searches, and where nobody needs to know.
+    """
+    if by.passages == 1 or not isinstance(retriever, Scanning):
         return None
     vectors = cast(Selective, retriever)
-
-    def ids() -> Iterable[pa.Array]:
-        parts: list[pa.Array] = vectors.doc_ids.chunks
-        return parts
-
-    return ids
+    return cache(lambda: _sizes(vectors.doc_ids, by))
 
 
 def first_depth(k: int, by: ByDocument) -> int:
@@ -55,7 +57,7 @@ def rank_documents(
     k: int,
     *,
     by: ByDocument,
-    ids: Callable[[], Iterable[pa.Array]] | None = None,
+    sizes: Callable[[], Sizes] | None = None,
 ) -> Run:
     """Returns the best k documents of each query, in the order of the queries.
 
@@ -64,9 +66,8 @@ def rank_documents(
         queries: `Query`, or id and terms.
         k: documents of a query.
         by: how passages make a document's score.
-        ids: gives the ids of all passages that may be found, which saves looking at more of them.
+        sizes: gives the numbers of passages (`sizes_of`), which saves looking at more of them.
     """
-    sizes = cache(lambda: _sizes(ids, by)) if ids is not None and by.passages > 1 else None
     parts, left, depth, tag = [RUN.empty_table()], list(queries), first_depth(k, by), "raydist"
     while left:
         step, again = max(1, _MOST // depth), []
@@ -95,10 +96,8 @@ def _documents(ids: pa.Array | pa.ChunkedArray, by: ByDocument) -> pa.Array | pa
     return pc.replace_substring_regex(ids, f"{escaped}[0-9][0-9_]*$", "")
 
 
-def _sizes(ids: Callable[[], Iterable[pa.Array]], by: ByDocument) -> tuple[pa.Array, np.ndarray]:
-    """Returns the documents' ids, and how many passages each has."""
-    parts = [_documents(part.cast(pa.large_string()), by) for part in ids()]
-    counts = pc.value_counts(pa.chunked_array(parts, pa.large_string()))
+def _sizes(ids: pa.Array | pa.ChunkedArray, by: ByDocument) -> Sizes:
+    counts = pc.value_counts(_documents(ids.cast(pa.large_string()), by))
     return counts.field("values"), counts.field("counts").to_numpy(False)
 
 
@@ -107,7 +106,7 @@ def _grouped(
     k: int,
     depth: int,
     by: ByDocument,
-    sizes: Callable[[], tuple[pa.Array, np.ndarray]] | None,
+    sizes: Callable[[], Sizes] | None,
 ) -> tuple[pa.Table, set[str]]:
     """Returns the documents of queries that are certain, and the ids of the other queries."""
     if not table.num_rows:

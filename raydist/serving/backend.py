@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from raydist.dense.spec import ByDocument
 from raydist.records import Document
 from raydist.reranking.highlights import Match
 from raydist.reranking.spec import Truncation
@@ -177,6 +178,7 @@ class SearchCall:
         filter: the condition on their columns, None without one.
         timeout_s: seconds after which the answer is of no use.
         partial: whether it is searched without the shards that are lost.
+        by: how documents are ranked by their passages, None to rank what the indexes hold.
     """
 
     query: str
@@ -185,6 +187,7 @@ class SearchCall:
     filter: str | None = None
     timeout_s: float = 60.0
     partial: bool = False
+    by: ByDocument | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ other services. Numbers are bounded; limits that depend on the server's settings
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -303,6 +303,15 @@ class SnippetRequest(Request):
     """Most characters of a passage: whole sentences where they fit."""
 
 
+class DocumentRequest(Request):
+    """How documents are ranked by their passages."""
+
+    passages: Annotated[int, Field(ge=1, le=1000)] = 1
+    """A score is the mean of the best so many passages that a document has; 1 is MaxP."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=16)] = "#"
+    """What is between a document's id and a passage's number in the ids of an index."""
+
+
 class SearchRequest(Request):
     """A query against the served index."""
 
@@ -320,6 +329,9 @@ class SearchRequest(Request):
     """Search among these documents only."""
     filter: Annotated[str, Field(min_length=1, max_length=MOST_FILTER)] | None = None
     """Search among the documents whose columns pass, such as `year >= 2020 and source == 'x'`."""
+    by: DocumentRequest | Literal["document"] | None = None
+    """Ranks documents by their passages, where the index holds passages: by the best one for
+    `document`, or an object of `passages` and `delimiter`. `depth` and `k` count documents."""
     snippets: SnippetRequest | bool = False
     """The passages of each text that match best, with the query's words marked as the index has
     them, by their stems. `true`, or an object of `number` and `length`."""

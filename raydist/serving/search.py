@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from raydist.dense.by_document import Sizes, rank_documents, sizes_of
+from raydist.dense.spec import ByDocument
 from raydist.errors import ConfigError
 from raydist.protocols import Filtered, Selective, TextStore
 from raydist.records import Document, Query, Run
@@ -14,12 +16,14 @@ from raydist.serving.admission import estimate_tokens
 from raydist.serving.answers import SearchResult, Snippet
 from raydist.serving.backend import Hit, SearchAnswer, SearchCall, SnippetCall
 from raydist.serving.errors import ServiceError
-from raydist.serving.schema import SearchRequest, SnippetRequest
+from raydist.serving.schema import DocumentRequest, SearchRequest, SnippetRequest
 from raydist.serving.spec import RequestLimits
 from raydist.text.analyzer import Analyzer
 from raydist.text.passages import Passage, passages
 
 _FILTERS = 16  # remembered
+_SIZES = 2
+"""Ways to rank documents whose numbers of passages are remembered."""
 
 
 class Searcher:
@@ -30,6 +34,7 @@ class Searcher:
         stores: documents' texts; those that the first does not have come from the next.
         analyzers: of the stores' indexes, for snippets; Lucene's English one for stores without.
         fuse: turns several runs into one; needed for several retrievers.
+        passages: the names of the retrievers that find passages, as far as it is known.
     """
 
     def __init__(
@@ -38,13 +43,16 @@ class Searcher:
         stores: Sequence[TextStore] = (),
         fuse: Callable[[Sequence[Run], int], Run] | None = None,
         analyzers: Sequence[Analyzer] = (),
+        passages: Collection[str] = (),
     ) -> None:
         assert retrievers and (fuse is not None or len(retrievers) == 1)
         self.retrievers = dict(retrievers)
         self.stores = stores
         self.fuse = fuse
         self.analyzers = [*analyzers, *[Analyzer()] * (len(stores) - len(analyzers))]
+        self._passages = passages
         self._filtered = lru_cache(_FILTERS)(self._filter)
+        self._sizes = lru_cache(_SIZES)(self._sizes_of)
 
     def _filter(self, name: str, filter: str) -> Selective:
         retriever = self.retrievers[name]
@@ -55,6 +63,21 @@ class Searcher:
         except ConfigError as error:
             raise ServiceError(422, str(error), "invalid_filter", param="filter") from None
 
+    def _sizes_of(self, name: str, by: ByDocument) -> Callable[[], Sizes] | None:
+        return sizes_of(self.retrievers[name], by)
+
+    def _run(self, name: str, call: SearchCall) -> Run:
+        """Returns the ranking of a retriever."""
+        retriever = self.retrievers[name]
+        if call.filter is not None:
+            retriever = self._filtered(name, call.filter)
+        part = retriever if call.ids is None else retriever.only(call.ids)
+        queries, by = [Query("q", call.query)], call.by
+        if by is None or (self._passages and name not in self._passages):
+            return part.search(queries, call.depth)
+        sizes = self._sizes(name, by) if part is self.retrievers[name] else sizes_of(part, by)
+        return rank_documents(part.search, queries, call.depth, by=by, sizes=sizes)
+
     def search(self, call: SearchCall) -> SearchAnswer:
         """Returns at most `depth` hits, best first, and the milliseconds of each stage.
 
@@ -62,15 +85,11 @@ class Searcher:
 
         Raises ServiceError 422 for what is no filter of the indexes.
         """
-        queries = [Query("q", call.query)]
         timings: dict[str, float] = {}
         runs: dict[str, Run] = {}
-        for name, retriever in self.retrievers.items():
+        for name in self.retrievers:
             start = time.perf_counter()
-            if call.filter is not None:
-                retriever = self._filtered(name, call.filter)
-            part = retriever if call.ids is None else retriever.only(call.ids)
-            runs[name] = part.search(queries, call.depth)
+            runs[name] = self._run(name, call)
             timings[name] = _ms_since(start)
         if self.fuse is not None and len(runs) > 1:
             start = time.perf_counter()
@@ -156,6 +175,13 @@ def reranked(hits: Sequence[Hit], ranks: Sequence[int], scores: Sequence[float])
         for rank in sorted(ranks, key=lambda rank: -by_rank[rank])
     ]
     return ordered + [hit for rank, hit in enumerate(hits) if rank not in by_rank]
+
+
+def by_document(request: SearchRequest) -> ByDocument | None:
+    """Returns how a request wants documents ranked by their passages."""
+    if isinstance(request.by, DocumentRequest):
+        return ByDocument(passages=request.by.passages, delimiter=request.by.delimiter)
+    return None if request.by is None else ByDocument()
 
 
 def snippet_call(request: SearchRequest, hits: Sequence[Hit]) -> SnippetCall:

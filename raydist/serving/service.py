@@ -51,7 +51,7 @@ from raydist.serving.keys import Keys
 from raydist.serving.query_groups import QueryGroup, by_query, renamed
 from raydist.serving.rank_answers import ranked
 from raydist.serving.schema import RerankRequest, ScoreRequest, SearchRequest
-from raydist.serving.search import candidates, reranked, results, snippet_call
+from raydist.serving.search import by_document, candidates, reranked, results, snippet_call
 from raydist.serving.spec import RequestLimits
 from raydist.text.passages import Passage
 
@@ -205,6 +205,7 @@ class Service:
             request.filter,
             timeout_s=self.limits.deadline_s,
             partial=request.partial,
+            by=by_document(request),
         )
         hits = call.depth if call.ids is None else min(call.depth, len(call.ids))
         tokens = len(call.query) // 4 + hits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raydist.dense.by_document import rank_documents
+from raydist.dense.by_document import rank_documents, sizes_of
 from raydist.dense.chunks import Chunker
 from raydist.dense.spec import ByDocument, ChunkSpec
 from raydist.models.biencoder import BiEncoder
@@ -96,10 +97,12 @@ def test_the_best_documents_are_certain_whatever_the_number_of_passages(rankings
         return Run.from_lists((q, [d for d, _ in own], [s for _, s in own]) for q, own in rows)
 
     queries = [Query(name, "") for name in lists]
-    ids = None
+    by, known = ByDocument(passages=best), None
     if sizes and len(lists) == 1:
-        ids = lambda: [pa.array([d for d, _ in lists["q0"]] or ["x#0"])]  # noqa: E731
-    run = rank_documents(search, queries, k, by=ByDocument(passages=best), ids=ids)
+        names = pa.chunked_array([[d for d, _ in lists["q0"]] or ["x#0"]])
+        known = sizes_of(SimpleNamespace(doc_ids=names, queries_per_pass=len), by)
+        assert (known is None) == (best == 1)
+    run = rank_documents(search, queries, k, by=by, sizes=known)
     expected = {q: documents_by_definition(own, k, best) for q, own in lists.items() if own}
     assert {q: list(zip(docs, scores.tolist())) for q, docs, scores in run} == expected
     assert depths[0] == 2 * k * best

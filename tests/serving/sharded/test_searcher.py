@@ -15,9 +15,11 @@ from raydist.build import open_searcher
 from raydist.cli import main
 from raydist.config.load import load
 from raydist.config.serve import ServeConfig
+from raydist.data.readers import read_run
 from raydist.errors import ConfigError
 from raydist.serving.backend import SearchCall, SnippetCall
 from raydist.serving.errors import ServiceError
+from raydist.serving.replicas import Index
 from raydist.serving.sharded.searcher import ShardedSearcher
 from tests.serving.local import assert_envelope, client
 from tests.serving.sharded.local import Counted, local_replicas, local_searcher
@@ -101,6 +103,41 @@ def test_a_filter_is_checked_before_and_reaches_all_shards(folders: list[str]) -
     with pytest.raises(ServiceError, match="yeer") as refused:
         hits(sharded, filter="yeer > 2005")
     assert refused.value.status == 422
+
+
+@pytest.fixture(scope="module")
+def passages(folders: list[str], tiny_bert: Path) -> str:
+    """Vectors of passages, of which documents have one to four."""
+    out = Path(folders[0]).with_name("VP")
+    whole = [row for part in range(3) for row in texts(part)]
+    rows = [row | {"text": " ".join([row["text"]] * (i % 4 + 1))} for i, row in enumerate(whole)]
+    words = [f"model={tiny_bert}", f"corpus={write(out.with_name('long.jsonl'), rows)}"]
+    words += ["chunk.tokens=24", "chunk.overlap=8", "corpus.columns=year"]
+    assert main(["embed", *words, f"out={out}"]) == 0
+    return str(out)
+
+
+@pytest.mark.parametrize("best", [1, 3])
+@pytest.mark.parametrize("more", [True, False])
+def test_documents_are_ranked_by_their_passages(
+    folders: list[str], passages: str, tmp_path: Path, best: int, more: bool
+) -> None:
+    config = configured(passages, *(folders[:1] if more else []))
+    (tmp_path / "q.tsv").write_text(f"q\t{QUERIES[1]}\n")
+    words = [f"index={','.join(config.index)}", f"queries={tmp_path / 'q.tsv'}", "k=20"]
+    words += ["fusion=rrf"] * more + ["by=document", f"by.passages={best}", "filter=year > 2002"]
+    assert main(["search", *words, f"out={tmp_path / 'run.txt'}"]) == 0
+    ((_, expected, _),) = read_run(tmp_path / "run.txt")
+    body = {"query": QUERIES[1], "k": 20, "depth": 20, "filter": "year > 2002", "rerank": False}
+    body["by"] = {"passages": best} if best > 1 else "document"
+    for searcher in (open_searcher(config), local_searcher(config, local_replicas(2))):
+        serving = client(searcher=searcher)
+        answer = serving.post("/v1/search", json=body).json()
+        assert [each["id"] for each in answer["results"]] == expected
+        assert len(expected) == 20 and not any("#" in each for each in expected)
+        answer = serving.post("/v1/search", json=body | {"ids": ["d1.7"]}).json()
+        assert [each["id"] for each in answer["results"]] == ["d1.7"]
+        assert_envelope(serving.post("/v1/search", json=body | {"by": "chapter"}), 422)
 
 
 def test_threads_that_search_at_once_do_not_mix_their_statistics(folders: list[str]) -> None:
@@ -200,17 +237,21 @@ def test_time_that_has_passed_is_a_504_and_shards_know_it(folders: list[str]) ->
     assert len(hits(sharded)) == len(hits(sharded, timeout_s=30.0))
 
 
-def test_a_newer_generation_is_taken_over_by_all_shards_at_once(changing: Path) -> None:
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_newer_generation_is_taken_over_at_once(changing: Path, whole: bool) -> None:
     config = configured(str(changing / "IDX"))
-    replicas = local_replicas(2)
-    sharded = local_searcher(config, replicas)
+    sharded = Index(config) if whole else local_searcher(config, local_replicas(2))
+    watcher = sharded.watcher
     stop, mixed, answers = threading.Event(), [], 0
     known = [hits(open_searcher(config))]
+
+    def found() -> Any:
+        return hits(sharded.searcher if isinstance(sharded, Index) else sharded)
 
     def ask() -> None:
         nonlocal answers
         while not stop.is_set():
-            own = hits(sharded)
+            own = found()
             answers += 1
             if own not in known:
                 mixed.append(own)
@@ -218,9 +259,9 @@ def test_a_newer_generation_is_taken_over_by_all_shards_at_once(changing: Path) 
     def change(*words: str) -> None:
         assert main([*words, f"out={changing / 'IDX'}"]) == 0
         known.append(hits(open_searcher(config)))
-        assert hits(sharded) == known[-2]  # nothing is replaced before the next look
-        assert sharded.look() and not sharded.look()
-        assert hits(sharded) == known[-1] != known[-2]
+        assert found() == known[-2]  # nothing is replaced before the next look
+        assert watcher.look() and not watcher.look()
+        assert found() == known[-1] != known[-2]
 
     threads = [threading.Thread(target=ask, daemon=True) for _ in range(2)]
     for thread in threads:
@@ -236,7 +277,7 @@ def test_a_newer_generation_is_taken_over_by_all_shards_at_once(changing: Path) 
             thread.join()
     assert mixed == [] and answers > 0
     assert main(["merge", f"out={changing / 'IDX'}", "segments=2"]) == 0
-    assert sharded.look() and hits(sharded) == known[-1]
+    assert watcher.look() and found() == known[-1]
 
 
 def test_a_shard_that_comes_back_to_a_newer_generation_takes_all_with_it(changing: Path) -> None:
