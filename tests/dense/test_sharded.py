@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raydist import storage
+from raydist.actors import held
 from raydist.build import open_sharded
 from raydist.cli import main
 from raydist.commands import search
@@ -21,6 +23,7 @@ from raydist.dense.exact import exact_search
 from raydist.dense.retriever import DenseRetriever
 from raydist.dense.sharded import RowShard, ShardedScan
 from raydist.dense.spec import DenseSearchSpec
+from raydist.dense.vectors import VectorShards
 from raydist.errors import ConfigError
 from tests.bow.shards_here import Here
 
@@ -131,6 +134,26 @@ def test_runs_of_shards_are_those_of_one_process(folder):  # noqa: F811
         for each in ("only", "without"):
             mine = getattr(sharded, each)(ids).search(QUERIES, 20)
             assert mine.table.equals(getattr(whole, each)(ids).search(QUERIES, 20).table)
+
+
+def test_vectors_on_an_object_store_are_shared(folder, s3):  # noqa: F811
+    uri = f"{s3}/vec"
+    with storage.writing(uri) as place:
+        shutil.copytree(folder, place, dirs_exist_ok=True)
+    makers = []
+
+    def launch(own):
+        makers.extend(own)
+        return Here(own)
+
+    stored = VectorShards.open(folder)
+    queries = np.random.default_rng(1).normal(size=(3, stored.dimension)).astype(np.float32)
+    scan = ShardedScan(uri, stored, 2, launch, block=16)
+    for mine, single in zip(scan(queries, 20), exact_search(stored, queries, 20, block=16)):
+        np.testing.assert_array_equal(mine, single)
+    sizes = [held(make) for make in makers]
+    everything = sum(file.stat().st_size for file in folder.glob("shards/*/*"))
+    assert all(0 < size < everything for size in sizes), "each has copied its own files alone"
 
 
 def test_approximate_search_is_refused(folder):  # noqa: F811
