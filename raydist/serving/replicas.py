@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ray.serve.handle import DeploymentHandle
 
@@ -49,13 +49,62 @@ A = TypeVar("A")
 _PROBE = "a query that works"
 
 
-class Scorer:
+class _Model:
+    """What the deployments of models share: the model, which may be replaced while they work."""
+
+    _watcher: ModelWatcher[Any]
+
+    async def check(self) -> ServiceError | None:
+        """Checks the present model."""
+        return await _returned(self._watcher.model.check())
+
+    async def check_health(self) -> None:
+        """Raises where the model does not work, so that Serve replaces this replica."""
+        self._watcher.start()
+        await self._watcher.model.check()
+
+    async def state(self) -> ReplicaState:
+        """Returns what the ingress asks for."""
+        state: ReplicaState = self._watcher.model.state()
+        return state
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Returns what `scaling.py` goes by."""
+        return scaling_stats(await self.state())
+
+
+class _Search:
+    """What the deployments of indexes share: a searcher, and the threads that wait for it."""
+
+    _threads: ThreadPoolExecutor
+
+    @property
+    def searcher(self) -> Searcher | ShardedSearcher:
+        """What searches the present generations."""
+        raise NotImplementedError
+
+    async def search(self, call: SearchCall) -> SearchAnswer | ServiceError:
+        """Returns hits and milliseconds per stage, or what is wrong."""
+        loop = asyncio.get_running_loop()
+        return await _returned(loop.run_in_executor(self._threads, self.searcher.search, call))
+
+    async def snippets(self, call: SnippetCall) -> list[list[Passage]]:
+        """Returns the passages of each text that match best."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self.searcher.snippets, call)
+
+    async def state(self) -> ReplicaState:
+        """Returns the replica's process id."""
+        return ReplicaState(os.getpid())
+
+
+class Scorer(_Model):
     """The deployment of a reranker."""
 
     def __init__(self, config: ServeConfig, name: str) -> None:
         open_log(config.access_log)
         reranker = config.scorers()[name]
-        self._watcher = ModelWatcher(
+        self._watcher: ModelWatcher[RerankerModel] = ModelWatcher(
             name,
             partial(_reranker_version, reranker, config.registry),
             partial(_load_reranker, reranker),
@@ -82,33 +131,20 @@ class Scorer:
             return answers
         return [replace(answer, version=version) for answer in answers]
 
-    async def check(self) -> ServiceError | None:
-        """Checks the present model."""
-        return await _returned(self._watcher.model.check())
-
     async def check_health(self) -> None:
-        """Raises where the model does not work, so that Serve replaces this replica."""
-        self._watcher.start()
+        """Does the same, and reports its batches."""
         if (engine := self._watcher.model.engine) is not None:
             self._metrics.update(engine.batcher)
-        await self._watcher.model.check()
-
-    async def state(self) -> ReplicaState:
-        """Returns what the ingress asks for."""
-        return self._watcher.model.state()
-
-    async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Returns what `scaling.py` goes by."""
-        return scaling_stats(await self.state())
+        await super().check_health()
 
 
-class Embedder:
+class Embedder(_Model):
     """The deployment of an encoder."""
 
     def __init__(self, config: ServeConfig) -> None:
         open_log(config.access_log)
         assert config.embedder is not None
-        self._watcher = ModelWatcher(
+        self._watcher: ModelWatcher[EmbedderModel] = ModelWatcher(
             config.models()[-1],
             partial(locate, config.embedder.path, config.registry),
             partial(_load_embedder, config.embedder),
@@ -122,25 +158,8 @@ class Embedder:
         """Embeds with the present model."""
         return await _returned(self._watcher.model.embed(call))
 
-    async def check(self) -> ServiceError | None:
-        """Checks the present model."""
-        return await _returned(self._watcher.model.check())
 
-    async def check_health(self) -> None:
-        """Raises where the model does not work, so that Serve replaces this replica."""
-        self._watcher.start()
-        await self._watcher.model.check()
-
-    async def state(self) -> ReplicaState:
-        """Returns what the ingress asks for."""
-        return self._watcher.model.state()
-
-    async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Returns what `scaling.py` goes by."""
-        return scaling_stats(await self.state())
-
-
-class Index:
+class Index(_Search):
     """The deployment of the index folders."""
 
     def __init__(self, config: ServeConfig) -> None:
@@ -154,22 +173,8 @@ class Index:
 
     @property
     def searcher(self) -> Searcher:
-        """What searches the present generations."""
+        """Searches this process's files."""
         return self.watcher.present
-
-    async def search(self, call: SearchCall) -> SearchAnswer | ServiceError:
-        """Returns hits and milliseconds per stage, or what is wrong with the filter."""
-        loop = asyncio.get_running_loop()
-        return await _returned(loop.run_in_executor(self._threads, self.searcher.search, call))
-
-    async def snippets(self, call: SnippetCall) -> list[list[Passage]]:
-        """Returns the passages of each text that match best."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self.searcher.snippets, call)
-
-    async def state(self) -> ReplicaState:
-        """Returns the replica's process id."""
-        return ReplicaState(os.getpid())
 
     async def check(self) -> None:
         """Searches once."""
@@ -183,7 +188,7 @@ class Index:
         self.searcher.search(SearchCall(_PROBE, 1))
 
 
-class ShardedIndex:
+class ShardedIndex(_Search):
     """The deployment that searches index folders by their shards, and fuses their rankings.
 
     Args:
@@ -198,26 +203,17 @@ class ShardedIndex:
         metrics = ShardCounters()
         group = ShardGroup([[HandleReplica(each) for each in own] for own in shards], metrics)
         opened = partial(open_searcher, config, shards=config.shards)
-        self.searcher = ShardedSearcher(config.index, opened, group, metrics)
+        self._sharded = ShardedSearcher(config.index, opened, group, metrics)
         # Its threads wait for shards; queries' vectors alone are computed here.
         self._threads = ThreadPoolExecutor(config.replicas_of("index").max_ongoing, "search")
         self.searcher.search(SearchCall(_PROBE, 1))  # compiles before the first request
         self.searcher.snippets(SnippetCall("words", [("a few words", 0)], 1, 20))
-        self.searcher.watcher.watch(config.reload_s)
+        self._sharded.watcher.watch(config.reload_s)
 
-    async def search(self, call: SearchCall) -> SearchAnswer | ServiceError:
-        """Returns hits and milliseconds per stage, or what is wrong."""
-        loop = asyncio.get_running_loop()
-        return await _returned(loop.run_in_executor(self._threads, self.searcher.search, call))
-
-    async def snippets(self, call: SnippetCall) -> list[list[Passage]]:
-        """Returns the passages of each text that match best."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self.searcher.snippets, call)
-
-    async def state(self) -> ReplicaState:
-        """Returns the replica's process id."""
-        return ReplicaState(os.getpid())
+    @property
+    def searcher(self) -> ShardedSearcher:
+        """Searches the shards."""
+        return self._sharded
 
     async def check(self) -> ServiceError | None:
         """Searches once."""
