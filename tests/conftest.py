@@ -26,6 +26,8 @@ os.environ.setdefault(
 os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
 # Ray would kill the tests' workers for the memory that other programs of the machine take.
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+# At Ray's own 15 its workers hardly run beside the other process of tests, and services time out.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # No test cuts the power, and waiting for the disk is most of the time that small outputs take.
 os.fsync = lambda number: None
