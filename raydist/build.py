@@ -63,9 +63,9 @@ def open_retriever(
     _check_queries(folder, bow)
     weigh = _query_terms(folder, manifest, dense)
     retriever = BowRetriever(BowIndex.open(local, in_memory=bow.in_memory), bow, weigh=weigh)
-    from raydist.bow.structured.retriever import StructuredRetriever, is_structured
+    from raydist.bow.structured.retriever import StructuredRetriever
 
-    if is_structured(bow):
+    if bow.is_structured:
         return StructuredRetriever(retriever)
     if bow.feedback is None:
         return retriever
@@ -124,6 +124,18 @@ def open_sharded(
     from raydist.bow.feedback.retriever import FeedbackRetriever
 
     return FeedbackRetriever(search, bow.feedback)
+
+
+def manifest_of(folder: str, shards: int = 0) -> dict[str, Any]:
+    """Returns an output's manifest; of what is searched by shards nothing else is copied here."""
+    from raydist import storage
+    from raydist.manifest import read_manifest
+
+    if not shards:
+        return read_manifest(storage.local(folder))
+    from raydist.bow.sharded.plan import HEADERS
+
+    return read_manifest(storage.local(folder, HEADERS))
 
 
 def check_shards(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from raydist.bow.spec import BowSearchSpec
 from raydist.kernels.ahead import compile_ahead
 from raydist.log import say
 
@@ -17,38 +21,46 @@ MERGE = {
 }
 """What a merge of spills needs."""
 
+_TOKENIZER = {"raydist.text.tokenizer:tokenize": "(uint64[:, ::1], boolean)"}
+_STEMMER = {
+    "raydist.text.porter:stem_words": "(uint8[::1], uint64[::1], uint8[:, ::1], int64[::1], "
+    "uint8[::1], uint64[::1])",
+}
+
 INDEX = {
     **MERGE,
     "raydist.bow.build.splits:_gather": "(int64[::1], uint64[::1], uint64[::1], uint64[::1], "
     "uint32[::1], uint32[::1])",
-    "raydist.text.porter:stem_words": "(uint8[::1], uint64[::1], uint8[:, ::1], int64[::1], "
-    "uint8[::1], uint64[::1])",
+    **_STEMMER,
 }
 """What a build needs, the last first."""
 
-RANKING = "raydist.bow.search.query:rank_queries"
-SCANNING = "raydist.bow.search.scan:scan"
 SEARCH = {
-    SCANNING: f"({', '.join(['uint64'] * 7)})",
-    RANKING: "(uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], "
+    "raydist.bow.search.scan:scan": f"({', '.join(['uint64'] * 7)})",
+    "raydist.bow.search.query:rank_queries": "(uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], "
     "uint32[::1], int64[::1], int64, boolean, int64, int64, boolean, int64[::1], float32[::1], "
     "int64[::1])",
+    **_STEMMER,
+    **_TOKENIZER,
 }
-"""What a search needs."""
+"""What a search needs, the longest first; of the analysis what is needed last."""
 
-RANKING_WEIGHTED = "raydist.bow.weighted.rank:rank_weighted"
-SUMMING_WEIGHTED = "raydist.bow.weighted.sums:sum_weighted"
 _ASKED = "uint64[:, ::1], int64, uint64[:, ::1], int64, int64"
 WEIGHTED = {
-    RANKING_WEIGHTED: f"({_ASKED}, float64)",
-    SUMMING_WEIGHTED: f"({_ASKED})",
+    "raydist.bow.weighted.rank:rank_weighted": f"({_ASKED}, float64)",
+    "raydist.bow.weighted.sums:sum_weighted": f"({_ASKED})",
 }
 """What a search for weighted terms needs."""
 
 
-def prepare(kernels: dict[str, str]) -> None:
-    """Begins to compile what the cache does not have, by two processes for a search; says so."""
-    scanning = {name: kernels[name] for name in kernels if name == SCANNING}
-    others = {name: kernels[name] for name in kernels if name != SCANNING}
-    if compile_ahead(scanning) | compile_ahead(others):
+def kernels_of(manifest: Mapping[str, Any], search: BowSearchSpec) -> dict[str, str]:
+    """Returns what a search of an output needs of the largest kernels, by its manifest."""
+    if manifest["kind"] != "bow-index" or search.is_structured or search.sort is not None:
+        return {}
+    return WEIGHTED if manifest.get("unit") else SEARCH
+
+
+def prepare(kernels: Mapping[str, str], processes: int = 1) -> None:
+    """Begins to compile what the cache does not have, beside this process; says so."""
+    if compile_ahead(kernels, processes):
         say("compiling machine code, once on this machine; it takes some seconds")

@@ -239,3 +239,9 @@ class BowSearchSpec:
     """Read the index into memory instead of mapping it."""
     threads: Annotated[int, Ge(1), EXECUTION] = 1
     """Threads that search queries in parallel."""
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether queries become trees."""
+        sdm = self.scoring.sdm if isinstance(self.scoring, Bm25) else None
+        return self.syntax == "lucene" or sdm is not None

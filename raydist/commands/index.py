@@ -121,7 +121,7 @@ def _compile(config: IndexConfig, search_next: bool) -> None:
     from raydist.bow.ahead import INDEX, SEARCH, prepare
 
     if not config.indexing.workers:
-        prepare(SEARCH | INDEX if search_next else INDEX)
+        prepare(SEARCH | INDEX if search_next else INDEX, 2 if search_next else 1)
 
 
 def _part(output: Output, folder: Path) -> Output:

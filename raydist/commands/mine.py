@@ -139,7 +139,7 @@ def _fused(config: MineConfig, runs: Sequence[Run]) -> Run:
 
 def _searched(config: MineConfig, queries: Sequence[Query]) -> Run:
     """Returns what `raydist search` finds; a folder of vectors is searched by its own model."""
-    from raydist.commands.search import FusedSearch
+    from raydist.commands.answers.fused import FusedSearch
 
     k = max(config.mining.last, _DEPTH)
     fusion = config.fusion if len(config.index) > 1 else None

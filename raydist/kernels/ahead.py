@@ -1,47 +1,64 @@
-"""Machine code that a command will need, compiled by another process beside it.
+"""Machine code that a command will need, compiled by other processes beside it.
 
-numba compiles one kernel at a time. So a command that finds no machine code starts a process that
-compiles what is needed last, and finds it in the cache when it comes to it.
+numba compiles one kernel at a time. So a command that finds no machine code starts processes that
+take kernels off a list, before it imports numba itself. It takes those that it comes to, too: who
+creates a kernel's file in a folder of claims compiles it, and its lock is held meanwhile, so nobody
+compiles what another process has begun, and nobody waits for what has not begun.
 """
 
 from __future__ import annotations
 
+import atexit
+import fcntl
 import importlib
 import itertools
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-_STARTED: dict[str, subprocess.Popen[bytes]] = {}
-"""Which process compiles a kernel."""
+from raydist.kernels.cache import is_cached
+
+_STARTED: set[str] = set()
+"""The kernels of all lists."""
+_PROCESSES: list[subprocess.Popen[bytes]] = []
 
 
-def compile_ahead(kernels: Mapping[str, str]) -> bool:
+def compile_ahead(kernels: Mapping[str, str], processes: int = 1) -> bool:
     """Starts compiling the kernels that the cache does not have; returns whether there are any.
 
     Args:
-        kernels: signatures as numba spells them, by `module:function`.
+        kernels: signatures as numba spells them, by `module:function`, in the order of the list.
+        processes: how many share the list, at most.
     """
     missing = {
         name: signature
         for name, signature in kernels.items()
-        if name not in _STARTED and not _is_cached(_kernel(name))
+        if name not in _STARTED and not is_cached(*name.split(":"))
     }
-    if not missing:
-        return False
-    command = [sys.executable, "-m", "raydist.kernels.ahead", *itertools.chain(*missing.items())]
+    _STARTED.update(missing)
+    words = [str(_claims()), *itertools.chain(*missing.items())] if missing else []
+    command = [sys.executable, "-m", "raydist.kernels.ahead", *words]
     silent = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent)
-    _STARTED.update(dict.fromkeys(missing, process))
-    return True
+    for _ in range(min(processes, len(missing))):
+        _PROCESSES.append(subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent))
+    return bool(missing)
 
 
-def await_compiled(name: str) -> None:
-    """Waits for a kernel that another process compiles: it began earlier."""
-    if name in _STARTED:
-        _STARTED[name].wait()
+def begin(name: str) -> None:
+    """Claims a kernel for this process, or waits for the one that compiles it."""
+    if name not in _STARTED:
+        return
+    try:
+        lock = _claim(_claims(), name)
+    except FileExistsError:
+        lock = os.open(_claims() / name, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    os.close(lock)
 
 
 def argument_types(signature: str) -> Any:
@@ -51,23 +68,37 @@ def argument_types(signature: str) -> Any:
     return normalize_signature(signature)[0]
 
 
-def _kernel(name: str) -> Any:
-    module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
+@lru_cache
+def _claims() -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="raydist-kernels-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
-def _is_cached(kernel: Any) -> bool:
-    folder = Path(kernel.stats.cache_path)
-    return any(folder.glob(f"*.{kernel.py_func.__name__}-*.nbi"))
+def _claim(folder: Path, name: str) -> int:
+    """Returns the locked file of a kernel that nobody else has claimed."""
+    number = os.open(folder / name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    fcntl.flock(number, fcntl.LOCK_EX)
+    return number
 
 
-def _main(words: list[str]) -> None:
+def _main(folder: Path, words: list[str]) -> None:
     import gc
 
     gc.disable()
     for name, signature in zip(words[::2], words[1::2]):
-        _kernel(name).compile(argument_types(signature))
+        try:
+            lock = _claim(folder, name)
+        except FileExistsError:
+            continue
+        except FileNotFoundError:  # the command has ended
+            break
+        module, function = name.split(":")
+        kernel = getattr(importlib.import_module(module), function)
+        kernel.compile(argument_types(signature))
+        os.close(lock)
+    os._exit(0)  # taking a compiler down takes a third of a second
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1:])
+    _main(Path(sys.argv[1]), sys.argv[2:])

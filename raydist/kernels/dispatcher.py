@@ -20,6 +20,8 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.dispatcher import _FunctionCompiler  # type: ignore[attr-defined]
 from numba.core.registry import CPUDispatcher
 
+from raydist.kernels.ahead import begin
+
 
 class _Library(JITCodeLibrary):  # type: ignore[misc]
     """Code that is optimised and generated when the address of a function is asked for."""
@@ -137,6 +139,11 @@ class Kernel(CPUDispatcher):  # type: ignore[misc]
         self._compiler = _Compiler(self, is_part=False)
         self._translator = _Compiler(self, is_part=True)
         self._parts: dict[tuple[Any, ...], Any] = {}
+
+    def compile(self, sig: Any) -> Any:
+        """Compiles the kernel, or loads what another process has compiled; see numba's."""
+        begin(f"{self.py_func.__module__}:{self.py_func.__name__}")
+        return super().compile(sig)
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
         """Translates the kernel for another one that calls it; see numba's."""

@@ -18,6 +18,7 @@ from raydist.actors import held
 from raydist.build import open_sharded
 from raydist.cli import main
 from raydist.commands import search
+from raydist.commands.answers.fused import FusedSearch
 from raydist.config.load import load
 from raydist.dense.exact import exact_search
 from raydist.dense.retriever import DenseRetriever
@@ -167,12 +168,12 @@ def test_fused_runs_of_shards_are_those_of_one_process(folder, small_corpus, tmp
     keys = [f"index={tmp_path / 'IDX'},{folder}", "queries=q.tsv", "k=30"]
     for more in (["fusion=rrf"], ["fusion=interpolate", "ties=anserini", "depth=50"]):
         config = load(search.Config, [], [*keys, *more, "shards=2"])
-        whole = search.FusedSearch(config)
-        sharded = search.FusedSearch(config, Here)
+        whole = FusedSearch(config)
+        sharded = FusedSearch(config, Here)
         assert sharded.bow is None and whole.bow is not None
         expected = whole(QUERIES).table
         assert expected.num_rows and sharded(QUERIES).table.equals(expected)
         assert [table.num_rows for table in sharded.tables(QUERIES)] == [expected.num_rows]
     config = load(search.Config, [], [*keys, "fusion=rrf", "shards=2", "feedback=rm3"])
-    expected = search.FusedSearch(config)(QUERIES).table
-    assert search.FusedSearch(config, Here)(QUERIES).table.equals(expected)
+    expected = FusedSearch(config)(QUERIES).table
+    assert FusedSearch(config, Here)(QUERIES).table.equals(expected)

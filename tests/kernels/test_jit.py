@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raydist.kernels.jit import _cache_base, _imports
+from raydist.kernels.cache import _base, _imports
 
 MODULE = """
 from raydist.kernels.jit import kernel
@@ -41,7 +41,7 @@ def test_a_cache_that_others_may_write_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path))
-    cache_base = _cache_base.__wrapped__
+    cache_base = _base.__wrapped__
     assert cache_base("") == tmp_path / "kernels"
     assert not (tmp_path / "kernels").stat().st_mode & 0o077
     (tmp_path / "kernels").chmod(0o777)

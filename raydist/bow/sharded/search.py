@@ -42,7 +42,7 @@ from raydist.bow.sharded.shard import (
 from raydist.bow.sharded.texts import ShardTexts
 from raydist.bow.spec import Bm25, BowSearchSpec
 from raydist.bow.structured.query import terms_of
-from raydist.bow.structured.retriever import is_structured, tree_of, trees_of
+from raydist.bow.structured.retriever import tree_of, trees_of
 from raydist.bow.whole import Whole
 from raydist.data.columns import TYPES
 from raydist.data.filters import passing
@@ -274,7 +274,7 @@ class ShardedSearch:
         analyzer = self.index.analyzer
         if analyzer is None:
             raise ConfigError("this index has no analyzer: search by weighted terms instead")
-        if is_structured(self._spec):
+        if self._spec.is_structured:
             sdm = self._spec.scoring.sdm if isinstance(self._spec.scoring, Bm25) else None
             parse = partial(tree_of, analyzer=analyzer, sdm=sdm)
             return [tree for _, tree in trees_of(queries, parse)]

@@ -28,7 +28,7 @@ from raydist.bow.search.sorting import sort_column
 from raydist.bow.sharded.ranks import SortedIds
 from raydist.bow.spec import BowSearchSpec
 from raydist.bow.structured.query import Node
-from raydist.bow.structured.retriever import StructuredRetriever, is_structured
+from raydist.bow.structured.retriever import StructuredRetriever
 from raydist.bow.whole import Whole
 from raydist.data.store.part import StorePart, headers, pieces_of
 from raydist.data.store.reader import DocumentStore
@@ -193,7 +193,7 @@ class Shard:
     def prepare(self, whole: Whole) -> None:
         """Raises ConfigError for what this index cannot be asked."""
         search = _knowing(self._search_of(whole), whole)
-        if is_structured(self._spec):
+        if self._spec.is_structured:
             StructuredRetriever(search)
 
     def count(self, terms: Sequence[bytes], occurring: bool) -> tuple[Array, Array]:

@@ -23,7 +23,7 @@ from raydist.bow.formulas import NORM_LENGTHS, lucene_idf, lucene_inverse, lucen
 from raydist.bow.index import encode_term
 from raydist.bow.search.exhaustive import Explanation, TermScore, term_slots
 from raydist.bow.search.retriever import BowRetriever
-from raydist.bow.spec import Bm25, BowSearchSpec, Sdm
+from raydist.bow.spec import Bm25, Sdm
 from raydist.bow.structured.dependence import dependence_tree
 from raydist.bow.structured.matching import (
     exact_frequencies,
@@ -58,12 +58,6 @@ _NOTHING: Matches = (
     readonly(np.empty(0, np.uint32)),
     readonly(np.empty(0, np.float32)),
 )
-
-
-def is_structured(search: BowSearchSpec) -> bool:
-    """Returns whether queries become trees."""
-    sdm = search.scoring.sdm if isinstance(search.scoring, Bm25) else None
-    return search.syntax == "lucene" or sdm is not None
 
 
 def tree_of(text: str, analyzer: Analyzer, sdm: Sdm | None) -> Node | None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raydist.bow.ahead import RANKING_WEIGHTED, SUMMING_WEIGHTED
 from raydist.bow.format.weights import has_weights
 from raydist.bow.index import BowIndex, encode_term
 from raydist.bow.weighted.lists import CRAMPED, CROWDED, MANY, POSTINGS, RANKED, TOPS
@@ -20,7 +19,6 @@ from raydist.bow.weighted.rank import rank_weighted
 from raydist.bow.weighted.sums import sum_weighted
 from raydist.bow.weighted.workspace import PerThread, Workspace, arrays_of
 from raydist.kernels.addresses import addresses
-from raydist.kernels.ahead import await_compiled
 from raydist.kernels.bits import Bits
 
 Array = npt.NDArray[Any]
@@ -99,10 +97,8 @@ class WeightedRanker:
             work.state[0] = len(heap)
             arguments = (self._segments, number, workspace.table, count, k)
             if everything:
-                await_compiled(SUMMING_WEIGHTED)
                 outcome, value, end = sum_weighted(*arguments)
             else:
-                await_compiled(RANKING_WEIGHTED)
                 outcome, value, end = rank_weighted(*arguments, self._effort)
             if outcome == RANKED:
                 return int(value)
