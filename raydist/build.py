@@ -12,7 +12,7 @@ from raydist.errors import ConfigError
 from raydist.late.spec import LateSearchSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from raydist.bow.feedback.retriever import FeedbackRetriever
     from raydist.bow.sharded.plan import Launch
@@ -72,6 +72,24 @@ def open_retriever(
     from raydist.bow.feedback.retriever import FeedbackRetriever
 
     return FeedbackRetriever(retriever, bow.feedback)
+
+
+def compile_search(
+    manifests: Iterable[Mapping[str, Any]],
+    bow: BowSearchSpec = BowSearchSpec(),  # noqa: B008  frozen
+) -> None:
+    """Begins to compile the kernels that searching such outputs takes and the cache does not have.
+
+    It is called before they are opened: the models of queries load meanwhile.
+    """
+    from raydist.bow.ahead import kernels_of, prepare
+    from raydist.late.ahead import MULTIVECTOR_SEARCH
+
+    kernels: dict[str, str] = {}
+    for manifest in manifests:
+        late = manifest["kind"] == MULTIVECTOR
+        kernels |= MULTIVECTOR_SEARCH if late else kernels_of(manifest, bow)
+    prepare(kernels, processes=2)
 
 
 def _query_terms(
@@ -255,7 +273,10 @@ def open_searcher(
     retrievers: dict[str, Selective] = {}
     stores, analyzers, passages = [], [], []
     bow = BowSearchSpec(scoring=config.scoring, fields=config.fields)
-    for folder in config.index:
+    manifests = [read_manifest(storage.local(folder, HEADERS)) for folder in config.index]
+    if launch is None:
+        compile_search(manifests, bow)
+    for folder, manifest in zip(config.index, manifests):
         retriever: Selective
         if launch is None:
             retriever = open_retriever(folder, bow)
@@ -265,7 +286,7 @@ def open_searcher(
             store = getattr(retriever, "texts", None)
         name = PurePath(folder).name if PurePath(folder).name not in retrievers else folder
         retrievers[name] = retriever
-        if "chunk" in read_manifest(storage.local(folder, HEADERS)):
+        if "chunk" in manifest:
             passages.append(name)
         if store is not None:
             stores.append(store)

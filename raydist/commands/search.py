@@ -31,8 +31,7 @@ import pyarrow.compute as pc
 
 from raydist import log, storage
 from raydist.artefact import planned
-from raydist.bow.ahead import kernels_of, prepare
-from raydist.build import check_shards, manifest_of, open_retriever
+from raydist.build import check_shards, compile_search, manifest_of, open_retriever
 from raydist.config.base import Flags
 from raydist.config.search import SearchConfig
 from raydist.data.ids import IdList
@@ -71,7 +70,7 @@ def run(config: SearchConfig, flags: Flags) -> None:
     if config.shards:
         _check_shards(config, out)
     if not (flags.dry_run or config.shards or config.workers):
-        _compile(config)
+        compile_search(map(manifest_of, config.index), config.bow)
     if config.queries is None and (config.query is None or out is None):
         _answer(config, flags)
         return
@@ -100,14 +99,6 @@ def run(config: SearchConfig, flags: Flags) -> None:
     if answered < len(queries):
         missed = f"{len(queries) - answered:,} of {log.count(len(queries), 'query')}"
         log.warn(f"no results for {missed}")
-
-
-def _compile(config: SearchConfig) -> None:
-    """Begins to compile the kernels that rank, those that a search needs."""
-    kernels: dict[str, str] = {}
-    for folder in config.index:
-        kernels |= kernels_of(manifest_of(folder), config.bow)
-    prepare(kernels, processes=2)
 
 
 def _check_shards(config: SearchConfig, out: Path | None) -> None:

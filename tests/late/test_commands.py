@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from sentence_transformers import MultiVectorEncoder
 
+import raydist as rd
+from raydist.bow.ahead import SEARCH, WEIGHTED
+from raydist.build import compile_search, open_retriever, open_searcher
 from raydist.cli import main
+from raydist.config.load import load
+from raydist.config.serve import ServeConfig
 from raydist.data.readers import read_documents, read_run
+from raydist.late.ahead import MULTIVECTOR_SEARCH
 from raydist.models.biencoder import BiEncoder
 
 QUERIES = {"q1": "the model of a query", "q2": "vector", "q3": "answer score"}
@@ -73,6 +82,37 @@ def test_the_search_has_the_scores_of_sentence_transformers(base: Path) -> None:
     assert run(base, "search", "index=index", "k=5", "out=few.txt") == 0
     for query, scores in rows(base / "few.txt").items():
         assert list(scores) == list(found[query])[:5]
+
+
+def test_the_service_and_python_compile_while_the_model_loads(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each in a second process, before an index is opened: kernels of its kind, no others."""
+    begun: list[str] = []
+
+    def record(kernels: Mapping[str, str], processes: int) -> bool:
+        assert opened == []
+        begun.extend(kernels)
+        return False
+
+    def remember(*arguments: Any) -> Any:
+        opened.append(arguments[0])
+        return open_retriever(*arguments)
+
+    opened: list[str] = []
+    monkeypatch.setattr("raydist.bow.ahead.compile_ahead", record)
+    monkeypatch.setattr("raydist.build.open_retriever", remember)
+    index = str(base / "index")
+    config = load(ServeConfig, (), [f"index={index}"])
+    for search in (partial(open_searcher, config), partial(rd.open(index).search, ["vector"])):
+        search()
+        assert (begun, len(opened)) == ([*MULTIVECTOR_SEARCH], 1)
+        begun.clear(), opened.clear()
+    folder = {"kind": "bow-index"}
+    for facts, kernels in (({}, SEARCH), ({"unit": 0.1}, WEIGHTED), ({"kind": "vectors"}, {})):
+        compile_search([{**folder, **facts}])
+        assert sorted(begun) == sorted(kernels)
+        begun.clear()
 
 
 def test_a_run_is_reranked_to_the_scores_of_sentence_transformers(base: Path) -> None:

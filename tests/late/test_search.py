@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from raydist.errors import ArtifactError
+from raydist.kernels.ahead import argument_types
+from raydist.late.ahead import MULTIVECTOR_SEARCH
 from raydist.late.format import FIRST
 from raydist.late.search import LateIndex
 from raydist.late.spec import LateSearchSpec
@@ -37,6 +40,19 @@ def test_exact_scores_are_max_sim_of_the_decoded_vectors(
         expected = max_sim(query, decoded)
         np.testing.assert_allclose(scores, expected[numbers], rtol=1e-5)
         np.testing.assert_allclose(scores, np.sort(expected)[::-1][:50], rtol=1e-5)
+
+
+def test_kernels_that_are_compiled_ahead_are_those_that_are_called(
+    docs: list[np.ndarray], tmp_path: Path
+) -> None:
+    """A signature that nobody calls would be compiled for nothing."""
+    facts = build(docs[:40], tmp_path, centroids=64)
+    spec = LateSearchSpec(probes=30, candidates=5)
+    LateIndex.open(tmp_path, facts).search(queries_of(docs, 2), 3, spec)
+    for name, signature in MULTIVECTOR_SEARCH.items():
+        file, function = name.split(":")
+        called = getattr(importlib.import_module(file), function).signatures
+        assert argument_types(signature) in called, name
 
 
 def test_eight_bits_are_near_the_vectors_and_each_bit_fewer_is_farther(
