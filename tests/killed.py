@@ -5,11 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from raydist.cli import main
+from raydist.generations import Layout
+from tests.outputs import results
+
+_TIMES = ("seconds", "check")
 
 _PROGRAM = """
 import os, re, signal, sys
@@ -124,3 +132,49 @@ class Killer:
         assert self._process.stdin is not None and self._process.stdout is not None
         print(json.dumps([moment, folder, words]), file=self._process.stdin, flush=True)
         return int(self._process.stdout.readline())
+
+
+def check_generations(
+    killer: Killer,
+    words: Sequence[str],
+    start: Path,
+    folder: Path,
+    layout: Layout,
+    answers: Callable[[Path], Any],
+) -> None:
+    """Kills a command at each change: the old generation or the new one is left, none between.
+
+    When it is run again it ends in the bytes of one that nobody killed.
+
+    Args:
+        killer: runs it.
+        words: of the command line, without `out`.
+        start: a folder before the change.
+        folder: where it is changed; what is beside it is removed.
+        layout: of such folders.
+        answers: returns what searches of a folder answer, and what it stores.
+    """
+
+    def begin() -> None:
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        shutil.copytree(start, folder)
+
+    def written() -> tuple[dict[str, bytes], Any]:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        return results(folder), {key: each for key, each in manifest.items() if key not in _TIMES}
+
+    command = [*words, f"out={folder}"]
+    begin()
+    old = answers(folder)
+    assert killer.run(command) == 0
+    new, end = answers(folder), written()
+    begin()
+    seen = []
+    for _ in killer.moments(folder.parent, command):
+        seen.append("old" if (now := answers(folder)) == old else now == new and "new")
+        assert main(command) == 0
+        assert (answers(folder), *written()) == (new, *end)
+        assert layout.leftovers(folder) == []
+        begin()
+    before = seen.count("old")
+    assert 0 < before < len(seen) and seen == ["old"] * before + ["new"] * (len(seen) - before)

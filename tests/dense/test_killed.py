@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +16,7 @@ from raydist.dense.exact import exact_search
 from raydist.dense.segments import LAYOUT
 from raydist.dense.vectors import VectorShards
 from raydist.manifest import read_manifest
-from tests.killed import Killer
-from tests.outputs import results
-
-TIMES = ("seconds", "check")
+from tests.killed import Killer, check_generations
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +50,11 @@ def answers(folder: Path) -> list[Any]:
     return [answered, shards.doc_ids.to_pylist(), fine, manifest.get("segments")]
 
 
-def written(folder: Path) -> tuple[dict[str, bytes], Any]:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    return results(folder), {key: each for key, each in manifest.items() if key not in TIMES}
-
-
 @pytest.mark.parametrize("change", ["append", "delete", "merge"])
 def test_vectors_whose_writer_is_killed_are_the_old_ones_or_the_new(
     change: str, built: Path, killer: Killer, tmp_path: Path
 ) -> None:
-    start, folder = tmp_path / "start", tmp_path / "work/vec"
+    start = tmp_path / "start"
     shutil.copytree(built / "vec", start)
     words = {
         "append": ["embed", f"corpus={built}/more.jsonl", "duplicates=last", "--append"],
@@ -73,23 +64,5 @@ def test_vectors_whose_writer_is_killed_are_the_old_ones_or_the_new(
     if change == "merge":
         for each in ("append", "delete"):
             assert main([*words[each], f"out={start}"]) == 0
-
-    def begin() -> None:
-        shutil.rmtree(folder.parent, ignore_errors=True)
-        shutil.copytree(start, folder)
-
-    command = [*words[change], f"out={folder}"]
-    begin()
-    old = answers(folder)
-    assert killer.run(command) == 0
-    new, end = answers(folder), written(folder)
-    begin()
-    seen = []
-    for _ in killer.moments(folder.parent, command):
-        seen.append("old" if (now := answers(folder)) == old else now == new and "new")
-        assert main(command) == 0
-        assert (answers(folder), *written(folder)) == (new, *end)
-        assert LAYOUT.leftovers(folder) == []
-        begin()
-    before = seen.count("old")
-    assert 0 < before < len(seen) and seen == ["old"] * before + ["new"] * (len(seen) - before)
+    folder = tmp_path / "work/vec"
+    check_generations(killer, words[change], start, folder, LAYOUT, answers)
