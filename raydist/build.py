@@ -208,16 +208,30 @@ def _check_queries(folder: str, bow: BowSearchSpec) -> None:
 
 
 def check_used(
-    manifests: Sequence[Mapping[str, Any]], bow: BowSearchSpec, dense: DenseSearchSpec
+    manifests: Sequence[Mapping[str, Any]],
+    bow: BowSearchSpec,
+    dense: DenseSearchSpec,
+    late: LateSearchSpec = LateSearchSpec(),  # noqa: B008  frozen
 ) -> None:
     """Raises ConfigError for settings that none of the searched outputs takes."""
     if bow.effort < 1 and not any(each.get("unit") for each in manifests):
         raise ConfigError("effort: is for indexes of weighted terms, and index names none")
+    kinds = {each["kind"] for each in manifests}
+    if (name := _changed(late, "probes", "candidates", "exact")) and MULTIVECTOR not in kinds:
+        raise ConfigError(f"{name}: is for multi-vector indexes, and index names none")
+    if (name := _changed(dense, "approximate", "rescore_depth")) and "vectors" not in kinds:
+        raise ConfigError(f"{name}: is for folders of vectors, and index names none")
     encoded = (each["kind"] in ENCODED or each.get("model") for each in manifests)
     if dense.model is not None and not any(encoded):
         raise ConfigError(
             "model: encodes the queries of vectors, and index names indexes of words alone"
         )
+
+
+def _changed(spec: DenseSearchSpec | LateSearchSpec, *names: str) -> str | None:
+    """Returns the first of some settings that is not the default's."""
+    default = type(spec)()
+    return next((each for each in names if getattr(spec, each) != getattr(default, each)), None)
 
 
 def has_texts(index: str) -> bool:

@@ -35,7 +35,7 @@ class FolderSearch:
 
         config = self._config
         manifest = read_manifest(storage.local(config.index[0]))
-        check_used([manifest], config.bow, config.dense)
+        check_used([manifest], config.bow, config.dense, config.late)
         compile_search([manifest], config.bow)
         return open_retriever(config.index[0], config.bow, config.dense, config.late)
 

@@ -178,17 +178,21 @@ def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
 
 def _check_folders(config: ServeConfig) -> None:
     """Finds mistyped folders before anything is started."""
+    models: dict[str, str] = {}
     for folder in config.index:
         if config.shards:
             check_shards(
                 folder, config.shards, BowSearchSpec(scoring=config.scoring, fields=config.fields)
             )
-        if "://" not in folder and "model" in read_manifest(folder, INDEXES):
+        if "://" in folder:
+            continue
+        if (encoder := read_manifest(folder, INDEXES).get("model")) is not None:
             extras.require(f"index = {folder}", "torch", "transformers")
+            models[f"index = {folder}"] = encoder["path"]
     rerankers = {f"rerankers.{name}": each for name, each in config.rerankers.items()}
     if config.reranker is not None:
         rerankers["reranker"] = config.reranker
-    models = {key: getattr(each, "model", "") for key, each in rerankers.items()}
+    models |= {key: getattr(each, "model", "") for key, each in rerankers.items()}
     if config.embedder is not None:
         models["embedder"] = config.embedder.path
     for key, model in models.items():
@@ -198,6 +202,7 @@ def _check_folders(config: ServeConfig) -> None:
 
 def _check_model(key: str, model: str) -> None:
     """Refuses a local folder that holds no model, as replicas would, again and again."""
+    from raydist.models.folders.kinds import is_multivector
     from raydist.models.folders.packaged import local_folder
 
     try:
@@ -206,6 +211,11 @@ def _check_model(key: str, model: str) -> None:
         raise ConfigError(f"{key}: {error}") from None
     if folder is not None and not any(folder.rglob("*.safetensors")):
         raise ConfigError(f"{key}: model {folder}: no *.safetensors; other weights are not read")
+    if key == "embedder" and folder is not None and is_multivector(folder):
+        raise ConfigError(
+            f"embedder: {folder} is a multi-vector model, and no route returns vectors of tokens; "
+            "serve it as reranker=, or an index of it as index="
+        )
 
 
 def _load_models(config: ServeConfig) -> None:

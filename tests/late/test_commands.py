@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ def base(small_corpus: Path, tiny_bert: Path, tmp_path_factory: pytest.TempPathF
 
 
 def run(folder: Path, verb: str, *words: str) -> int:
-    places = ("out", "model", "index", "reranker", "run", "ids", "queries")
+    places = ("out", "model", "index", "reranker", "embedder", "run", "ids", "queries")
     spelled = []
     for word in words:
         name, _, value = word.partition("=")
@@ -219,6 +220,40 @@ def test_another_models_index_and_bits_of_vectors_are_refused(
         == 2
     )
     assert "is no multi-vector model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("search", "index=index", "approximate=true"), "approximate: is for folders of vectors"),
+        (("search", "index=index", "rescore_depth=9"), "rescore_depth: is for folders of vectors"),
+        (("search", "index=words", "exact=true"), "exact: is for multi-vector indexes"),
+        (("serve", "embedder=model", "--dry-run"), "no route returns vectors of tokens"),
+        (("train", "model=model", "model.kind=sparse", "data=no"), "holds a multi-vector model"),
+    ],
+)
+def test_what_does_not_go_with_multi_vector_models_is_named(
+    base: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    if "index=words" in words:
+        assert run(base, "index", "out=words") == 0
+    out = () if words[0] == "serve" else ("out=not",)
+    assert run(base, *words, *out) == 2
+    assert message in capsys.readouterr().err
+    assert not (base / "not").exists()
+
+
+def test_a_service_misses_the_model_of_an_index_before_it_starts(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(base / "model", tmp_path / "model")
+    out = f"out={tmp_path}/index"
+    corpus = f"corpus={base}/corpus.jsonl"
+    assert main(["embed", corpus, f"model={tmp_path}/model", out]) == 0
+    assert main(["serve", f"index={tmp_path}/index", "--dry-run"]) == 0
+    shutil.move(tmp_path / "model", tmp_path / "moved")
+    assert main(["serve", f"index={tmp_path}/index", "--dry-run"]) == 2
+    assert f"index: model {tmp_path}/model: no such folder" in capsys.readouterr().err
 
 
 @pytest.mark.ray

@@ -27,7 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def train(data: Path, model: Path, out: Path, *more: str) -> int:
+def train(data: Path, model: Path, out: Path, *more: str, verb: str = "train") -> int:
     words = [f"data={data}", f"model={model}", "model.kind=multivector", "steps=3", "batch_size=4"]
     words += [
         "deepspeed.zero=0",
@@ -37,7 +37,7 @@ def train(data: Path, model: Path, out: Path, *more: str) -> int:
         "workers=0",
         "gpus_per_worker=0",
     ]
-    return main(["train", *words, "model.expansion=8", f"out={out}", *more])
+    return main([verb, *words, "model.expansion=8", f"out={out}", *more])
 
 
 def test_a_trained_model_is_exported_and_loaded_by_sentence_transformers(
@@ -63,9 +63,9 @@ def test_a_trained_model_is_exported_and_loaded_by_sentence_transformers(
         np.testing.assert_allclose(own, np.asarray(expected), atol=1e-5)
 
 
-def test_a_listener_retrieves_from_a_corpus_with_the_model_as_it_is(
-    data: Path, tiny_bert: Path, small_corpus: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def validation(small_corpus: Path, tmp_path: Path) -> list[str]:
+    """The keys of a listener that retrieves from a corpus and stops early."""
     (tmp_path / "queries.jsonl").write_text(
         "".join(json.dumps({"id": f"q{i}", "text": text}) + "\n" for i, text in enumerate(TEXTS))
     )
@@ -73,13 +73,19 @@ def test_a_listener_retrieves_from_a_corpus_with_the_model_as_it_is(
     words = [f"validation.dev.corpus={small_corpus}", "validation.dev.interval=2"]
     words += [f"validation.dev.queries={tmp_path}/queries.jsonl"]
     words += [f"validation.dev.qrels={tmp_path}/qrels.txt"]
+    # It learns nothing, so it stops.
     words += ["validation.dev.metrics={RR: true}", "validation.dev.early_stop=2", "steps=8"]
-    assert train(data, tiny_bert, tmp_path / "run", "optim.lr=1e-12", *words) == 0
-    history = (tmp_path / "run/listeners/dev/history.jsonl").read_text().splitlines()
+    return [*words, "optim.lr=1e-12"]
+
+
+def check_listener(run: Path, corpus: Path) -> None:
+    """Compares what a listener measured with MaxSim of all documents by the model as it is."""
+    history = (run / "listeners/dev/history.jsonl").read_text().splitlines()
     values = [json.loads(line)["RR"] for line in history]
-    assert len(values) == 2 and values[0] == values[1]  # it learns nothing, so it stops
-    model = BiEncoder.load(tmp_path / "run", device="cpu")
-    lines = [json.loads(line) for line in small_corpus.read_text().splitlines()]
+    assert len(values) == 2 and values[0] == values[1]
+    model = BiEncoder.load(run, device="cpu")
+    assert model.contract.kind == "multivector"
+    lines = [json.loads(line) for line in corpus.read_text().splitlines()]
     contents = [f"{each['title']}\n{each['text']}".strip("\n") for each in lines]
     documents = model.encode_documents(contents)
     reciprocal = []
@@ -87,6 +93,31 @@ def test_a_listener_retrieves_from_a_corpus_with_the_model_as_it_is(
         scores = np.array([(query @ each.T).max(axis=1).sum() for each in documents])
         reciprocal.append(1 / (1 + (scores > scores[7 * i]).sum()))
     assert values[0] == pytest.approx(np.mean(reciprocal), abs=1e-6)
+
+
+def test_a_listener_retrieves_from_a_corpus_with_the_model_as_it_is(
+    data: Path, tiny_bert: Path, small_corpus: Path, validation: list[str], tmp_path: Path
+) -> None:
+    assert train(data, tiny_bert, tmp_path / "run", *validation) == 0
+    check_listener(tmp_path / "run", small_corpus)
+
+
+def test_a_listener_stops_the_distillation_of_a_multi_vector_student(
+    tiny_bert: Path, small_corpus: Path, validation: list[str], tmp_path: Path
+) -> None:
+    ids = [f"d{i}" for i in range(12)]
+    rows = [
+        {
+            "query_id": f"q{i}",
+            "candidates": [{"id": name, "score": (i + j) % 5} for j, name in enumerate(ids)],
+        }
+        for i in range(3)
+    ]
+    (tmp_path / "lists.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [f"corpus={small_corpus}", f"queries={tmp_path}/queries.jsonl", *validation]
+    data, run = tmp_path / "lists.jsonl", tmp_path / "run"
+    assert train(data, tiny_bert, run, *words, verb="distill") == 0
+    check_listener(tmp_path / "run", small_corpus)
 
 
 @pytest.mark.ray

@@ -42,9 +42,8 @@ class FusedSearch:
     def __init__(self, config: SearchConfig, launch: Launch | None = None) -> None:
         """Opens the indexes: whole, or by shards if `launch` starts these."""
         self._config = config
-        check_used(
-            [manifest_of(each, config.shards) for each in config.index], config.bow, config.dense
-        )
+        manifests = [manifest_of(each, config.shards) for each in config.index]
+        check_used(manifests, config.bow, config.dense, config.late)
         self.retrievers: list[Retriever] = []
         for folder in config.index:
             if launch is not None:

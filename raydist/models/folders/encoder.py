@@ -42,6 +42,11 @@ def read_encoder_folder(
             raise ConfigError(
                 f"model.{name}={value}: is for multi-vector models (model.kind=multivector)"
             )
+    if is_multivector(folder):
+        raise ConfigError(
+            f"model.kind={spec.kind}: {folder} holds a multi-vector model; start from the "
+            "transformer that it was trained from"
+        )
     read = read_folder(folder, spec)
     truncate = truncate or read.truncate
     check_contract(read.contract, read.config, read.length, truncate)
