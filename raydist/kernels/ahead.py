@@ -41,12 +41,13 @@ def compile_ahead(kernels: Mapping[str, str], processes: int = 1) -> bool:
         if name not in _STARTED and not is_cached(*name.split(":"))
     }
     _STARTED.update(missing)
-    words = [str(_claims()), *itertools.chain(*missing.items())] if missing else []
+    if not missing:
+        return False
+    words = [str(_claims()), str(min(processes, len(missing))), *itertools.chain(*missing.items())]
     command = [sys.executable, "-m", "raydist.kernels.ahead", *words]
     silent = subprocess.DEVNULL
-    for _ in range(min(processes, len(missing))):
-        _PROCESSES.append(subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent))
-    return bool(missing)
+    _PROCESSES.append(subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent))
+    return True
 
 
 def begin(name: str) -> None:
@@ -82,23 +83,39 @@ def _claim(folder: Path, name: str) -> int:
     return number
 
 
-def _main(folder: Path, words: list[str]) -> None:
+def _main(folder: Path, processes: int, kernels: dict[str, str]) -> None:
+    """Compiles what nobody has claimed; the processes part when numba is ready: that takes 1 s."""
     import gc
 
     gc.disable()
-    for name, signature in zip(words[::2], words[1::2]):
+    dispatchers = {name: _kernel(name) for name in kernels}
+    for kernel in dispatchers.values():
+        kernel.typingctx.refresh()
+        kernel.targetctx.refresh()
+    others: list[int] = []
+    for _ in range(processes - 1):
+        if not (other := os.fork()):
+            others.clear()  # its sisters are not its own
+            break
+        others.append(other)
+    for name, kernel in dispatchers.items():
         try:
             lock = _claim(folder, name)
         except FileExistsError:
             continue
         except FileNotFoundError:  # the command has ended
             break
-        module, function = name.split(":")
-        kernel = getattr(importlib.import_module(module), function)
-        kernel.compile(argument_types(signature))
+        kernel.compile(argument_types(kernels[name]))
         os.close(lock)
+    for other in others:
+        os.waitpid(other, 0)
     os._exit(0)  # taking a compiler down takes a third of a second
 
 
+def _kernel(name: str) -> Any:
+    module, function = name.split(":")
+    return getattr(importlib.import_module(module), function)
+
+
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), sys.argv[2:])
+    _main(Path(sys.argv[1]), int(sys.argv[2]), dict(zip(sys.argv[3::2], sys.argv[4::2])))
