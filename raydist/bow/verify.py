@@ -123,18 +123,25 @@ def _contradictions(segment: Segment, exact: bool) -> Iterator[str]:
         segment: its files are as they were written.
         exact: whether a document's length is the sum of its frequencies.
     """
-    lengths_N, header = segment.lengths_N, segment.files.header
-    if len(lengths_N) != segment.documents or len(segment.slot_norms_N) != segment.documents:
+    order_N, norms_N, header = segment.order_N, segment.slot_norms_N, segment.files.header
+    if len(norms_N) != segment.documents:
+        yield f"{len(norms_N):,} norms of {segment.documents:,} documents"
+        return
+    if order_N is not None and not np.array_equal(np.sort(order_N), np.arange(len(norms_N))):
+        yield "the order of the documents leaves some out"
+        return
+    try:
+        lengths_N = segment.lengths_N
+    except ArtifactError as error:
+        yield str(error)
+        return
+    if len(lengths_N) != segment.documents:
         yield f"{len(lengths_N):,} lengths of {segment.documents:,} documents"
         return
     if int(lengths_N.sum(dtype=np.int64)) != header["tokens"]:
         yield f"segment.json says {header['tokens']:,} tokens, the lengths {lengths_N.sum():,}"
     if int(np.count_nonzero(lengths_N)) != header["nonempty"]:
         yield f"segment.json says {header['nonempty']:,} documents with terms"
-    order_N = segment.order_N
-    if order_N is not None and not np.array_equal(np.sort(order_N), np.arange(len(lengths_N))):
-        yield "the order of the documents leaves some out"
-        return
     if not np.array_equal(norm_bytes(lengths_N), segment.norms_N):
         yield "norms are not those of the lengths"
     ids = sum(

@@ -29,8 +29,11 @@ Array = npt.NDArray[Any]
 CHUNK = 1 << 20
 """Bytes per checksum."""
 
-VERSION = 2
-"""The newest version of the formats that can be read; 2 has reordered segments."""
+VERSION = 3
+"""The newest version of the formats that can be read.
+
+2 has reordered segments, 3 the second layout of postings and lengths.
+"""
 
 Kind = Literal["segment", "deletions"]
 """What a folder holds; its header is `KIND.json`."""
@@ -67,7 +70,8 @@ def _entry(path: Path) -> dict[str, Any]:
 def _write_header(
     folder: Path, about: dict[str, Any], files: dict[str, Any], kind: Kind
 ) -> dict[str, Any]:
-    version = VERSION if ORDER in files else 1  # the first that reads it
+    # The first that reads it
+    version = 3 if "layout" in about else 2 if ORDER in files else 1
     header = {"format": f"raydist-bow-{kind}", **about, "version": version, "files": files}
     header["crc32"] = _header_sum(header)
     with atomic(folder / f"{kind}.json") as partial:

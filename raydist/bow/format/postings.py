@@ -1,21 +1,30 @@
 """Postings as bytes: bit-packed blocks of document deltas and term frequencies, and their skips.
 
-A term of at most `block_size` postings is one block behind its two widths::
+A term of at most `block_size` postings is one block behind its widths::
 
-    [width of deltas u8][width of tfs u8][deltas][tfs]
+    [width of deltas, 5 bits; form of tfs, 3 bits] or [31, 7][widths u16]
+    [deltas][tfs][extras]
 
 A longer term is a list of skip entries, one per block, and then the blocks::
 
     [bytes of the skips u32]
-    per block  [last document u32][bytes of the block u16][width of deltas u8][width of tfs u8]
+    per block  [last document u32][bytes of the block u16][widths u16]
                [pairs u8] then (tf u8, norm u8) per pair, tf descending
-    per block  [deltas][tfs]
+    per block  [deltas][tfs][extras]
 
-Deltas are `doc - previous - 1`, tfs are `tf - 1`, both least significant bit first, each list
-padded to a whole byte. The pairs are a block's competitive ones: no posting has both a larger tf
-and a smaller norm than some pair, so a block's maximum under any k1, b and average length follows
-from them. A tf of 255 in a pair stands for 255 or more. A raw segment keeps documents and tfs in
-flat arrays instead and writes the skips alone, with zero bytes and widths.
+Widths are [of deltas, 6 bits][of tfs, 6 bits][number of extras, 4 bits]; a form stands for common
+ones of tfs and extras. Deltas are `doc - previous - 1`, tfs the lower bits of `tf - 1`, both least
+significant bit first, each list padded to a whole byte. An extra is the position u8 of a posting
+whose `tf - 1` is greater by `1 << width of tfs`; one that is greater by more has several. So a few
+large frequencies do not widen the others.
+
+The pairs are a block's competitive ones: no posting has both a larger tf and a smaller norm than
+some pair, so a block's maximum under any k1, b and average length follows from them. A tf of 255 in
+a pair stands for 255 or more. A raw segment keeps documents and tfs in flat arrays instead and
+writes the skips alone, with zero bytes and widths.
+
+The first layout, which is read and no longer written, has no extras, and two bytes of widths
+everywhere: [of deltas u8][of tfs u8].
 
 Legend: T terms, P postings, N documents.
 """
@@ -28,16 +37,24 @@ import numpy as np
 import numpy.typing as npt
 
 from raydist.kernels.addresses import Bytes, Offsets, Shorts, Words, view
-from raydist.kernels.intrinsics import load64, store64
+from raydist.kernels.intrinsics import load64, ones, store64
 from raydist.kernels.jit import inlined, kernel
 
 Array = npt.NDArray[Any]
 U = np.uint64
 
-# A skip entry: the last document, the bytes of the block, and how wide its values are packed.
-LAST, BYTES, BYTES_MASK = U(0xFFFFFFFF), U(32), U(0xFFFF)
-DOC_WIDTH, TF_WIDTH, WIDTH_MASK = U(48), U(56), U(0xFF)
-WIDTH = U(8)  # bits of a width
+LAYOUT = 2
+"""Of the segments that are written; see above for the first."""
+
+# A skip entry: the last document, the bytes of the block, and its widths.
+LAST, BYTES, BYTES_MASK, WIDTHS = U(0xFFFFFFFF), U(32), U(0xFFFF), U(48)
+# Widths
+WIDTH_MASK, TF_WIDTH, EXTRAS, MOST_EXTRAS = U(63), U(6), U(12), U(8)
+# What a short list begins with: the width of deltas below the form of tfs.
+_FORM, _NARROW, _OTHER = U(5), U(31), U(7)
+# A byte for each form but the last: the width of tfs, 2 bits, and how many extras there are. They
+# stand for widths of 0, 1 and 2 bits, 0 with 1, 2 and 3 extras, and 1 with 1.
+_FORMS = U(0x050C0804020100)
 
 SKIP = U(9)
 """Bytes of a skip entry and its number of pairs, which follow with two bytes each."""
@@ -117,28 +134,83 @@ def unpack_tfs(data: Array, o: Any, count: Any, width: Any, out: Array, to: Any)
             i += U(1)
 
 
+@inlined
+def packed_bytes(count: Any, width: Any) -> Any:
+    """Returns the bytes of so many values."""
+    return (count * width + U(7)) >> U(3)
+
+
+@inlined
+def widths_of(word: Any, layout: Any) -> Any:
+    """Returns the widths of a block from those of its skip entry."""
+    word &= BYTES_MASK
+    if layout == U(1):
+        return (word & U(255)) | (word >> U(8)) << TF_WIDTH
+    return word
+
+
+@inlined
+def first_widths(word: Any, layout: Any) -> Any:
+    """Returns the widths of a short list, which begins with `word`, and how many bytes they are."""
+    form = (word >> _FORM) & U(7)
+    if layout == U(1):
+        return widths_of(word, layout), U(2)
+    if form == _OTHER:
+        return (word >> U(8)) & BYTES_MASK, U(3)
+    tfs = (_FORMS >> (form << U(3))) & U(255)
+    return (word & _NARROW) | (tfs & U(3)) << TF_WIDTH | (tfs >> U(2)) << EXTRAS, U(1)
+
+
+@inlined
+def extra_of(data: Array, o: Any, extras: Any, i: Any) -> Any:
+    """Returns how many of the block's extras at `o`, at least 1, are those of posting `i`."""
+    low = U(0x7F7F7F7F7F7F7F7F)
+    word = load64(data, o) ^ (U(0x0101010101010101) * i)
+    other = ((word & low) + low) | word | low  # 0x7F where a byte of the word is 0
+    return ones(~other << (U(64) - (extras << U(3))))
+
+
+@inlined
+def add_extras(data: Array, o: Any, extras: Any, width: Any, out: Array, to: Any) -> None:
+    """Adds a block's extras at `o` to its frequencies from `out[to]` on."""
+    more = np.uint32(U(1) << width)
+    for e in range(extras):
+        out[to + U(data[o + e])] += more
+
+
 @kernel
 def _decode_block(
     data: Array, o: Any, count: Any, widths: Any, prev: Any, docs: Array, tfs: Array, to: Any
 ) -> Any:
     doc_width = widths & WIDTH_MASK
-    tf_width = widths >> WIDTH
+    tf_width = (widths >> TF_WIDTH) & WIDTH_MASK
+    extras = widths >> EXTRAS
     unpack_docs(data, o, count, doc_width, prev, docs, to)
-    o += (count * doc_width + U(7)) >> U(3)
+    o += packed_bytes(count, doc_width)
     unpack_tfs(data, o, count, tf_width, tfs, to)
+    o += packed_bytes(count, tf_width)
+    add_extras(data, o, extras, tf_width, tfs, to)
     for i in range(to, to + count):
         tfs[i] += np.uint32(1)
-    return o + ((count * tf_width + U(7)) >> U(3))
+    return o + extras
 
 
 @kernel
 def decode(
-    data: Array, start: Any, df_T: Array, sizes_T: Array, block_size: Any, docs: Array, tfs: Array
+    data: Array,
+    start: Any,
+    df_T: Array,
+    sizes_T: Array,
+    block_size: Any,
+    layout: Any,
+    docs: Array,
+    tfs: Array,
 ) -> None:
-    """Decodes consecutive packed terms from `data[start:]`.
+    """Decodes consecutive packed terms from `data[start:]`, which has the layout `layout`.
 
     `docs` and `tfs` (uint32) hold the terms' postings one after another and BLOCK_SLACK more.
     """
+    layout = U(layout)
     none = U(0) - U(1)
     size = U(block_size)
     begin = U(start)
@@ -146,8 +218,8 @@ def decode(
     for t in range(df_T.shape[0]):
         left = U(df_T[t])
         if left <= size:
-            widths = U(data[begin]) | U(data[begin + U(1)]) << WIDTH
-            _decode_block(data, begin + U(2), left, widths, none, docs, tfs, to)
+            widths, o = first_widths(load64(data, begin), layout)
+            _decode_block(data, begin + o, left, widths, none, docs, tfs, to)
             to += left
         else:
             entry_at = begin + U(4)
@@ -156,7 +228,8 @@ def decode(
             while left:
                 count = min(left, size)
                 entry = load64(data, entry_at)
-                o = _decode_block(data, o, count, entry >> DOC_WIDTH, prev, docs, tfs, to)
+                widths = widths_of(entry >> WIDTHS, layout)
+                o = _decode_block(data, o, count, widths, prev, docs, tfs, to)
                 prev = entry & LAST
                 entry_at += SKIP + (U(data[entry_at + SKIP - U(1)]) << U(1))
                 to += count
@@ -179,12 +252,16 @@ def _width(bits: Any) -> Any:
 def _pack(
     values_P: Array, start: Any, stop: Any, prev: Any, gaps: Any, width: Any, out: Array, o: Any
 ) -> Any:
-    """Packs values less 1, less the value before (`gaps`) or less `prev`; returns the end."""
+    """Packs values less 1, less the value before (`gaps`) or less `prev`; returns the end.
+
+    Only the lower bits are, where a value is wider.
+    """
+    mask = (U(1) << width) - U(1)
     word = U(0)
     fill = U(0)
     for i in range(start, stop):
         value = U(values_P[i])
-        word |= (value - prev - U(1)) << fill
+        word |= ((value - prev - U(1)) & mask) << fill
         if gaps:
             prev = value
         fill += width
@@ -194,6 +271,59 @@ def _pack(
         word >>= whole << U(3)
         fill &= U(7)
     return o + ((fill + U(7)) >> U(3))
+
+
+@kernel
+def _narrowed(tfs_P: Array, start: Any, stop: Any, width: Any) -> Any:
+    """Returns the width and the number of extras by which a block's tfs are shortest."""
+    count = stop - start
+    best, extras, least = width, U(0), packed_bytes(count, width)
+    if count > U(256):  # positions are bytes
+        return best, extras
+    while width > U(0):
+        width -= U(1)
+        more = U(0)
+        for i in range(start, stop):
+            more += (U(tfs_P[i]) - U(1)) >> width
+        if more > MOST_EXTRAS:
+            break
+        size = packed_bytes(count, width) + more
+        if size < least:
+            best, extras, least = width, more, size
+    return best, extras
+
+
+@kernel
+def _put_block(
+    docs_P: Array, tfs_P: Array, start: Any, stop: Any, prev: Any, widths: Any, out: Array, o: Any
+) -> Any:
+    """Writes a block of such widths; returns its end."""
+    tf_width = (widths >> TF_WIDTH) & WIDTH_MASK
+    o = _pack(docs_P, start, stop, prev, True, widths & WIDTH_MASK, out, o)
+    o = _pack(tfs_P, start, stop, U(0), False, tf_width, out, o)
+    if widths >> EXTRAS:
+        for i in range(start, stop):
+            for _ in range((U(tfs_P[i]) - U(1)) >> tf_width):
+                out[o] = np.uint8(i - start)
+                o += U(1)
+    return o
+
+
+@kernel
+def _put_first_widths(widths: Any, out: Array, o: Any) -> Any:
+    """Writes the widths that a short list begins with; returns their end."""
+    doc_width = widths & WIDTH_MASK
+    tfs = ((widths >> TF_WIDTH) & WIDTH_MASK) | (widths >> EXTRAS) << U(2)
+    form = U(0)
+    while form < _OTHER and (_FORMS >> (form << U(3))) & U(255) != tfs:
+        form += U(1)
+    if doc_width > _NARROW or (widths >> TF_WIDTH) & WIDTH_MASK > U(3) or form == _OTHER:
+        out[o] = np.uint8(_NARROW | _OTHER << _FORM)
+        out[o + U(1)] = np.uint8(widths & U(255))
+        out[o + U(2)] = np.uint8(widths >> U(8))
+        return o + U(3)
+    out[o] = np.uint8(doc_width | form << _FORM)
+    return o + U(1)
 
 
 @kernel
@@ -278,10 +408,10 @@ def encode(table: Array, first: Any, last: Any, block_size: Any, packed: Any) ->
             if doc_width > U(32) or tf_width > U(32):
                 return False, np.int64(o)
             if packed:
-                out[o] = np.uint8(doc_width)
-                out[o + U(1)] = np.uint8(tf_width)
-                o = _pack(docs_P, start, stop, none, True, doc_width, out, o + U(2))
-                o = _pack(tfs_P, start, stop, U(0), False, tf_width, out, o)
+                tf_width, extras = _narrowed(tfs_P, start, stop, tf_width)
+                widths = doc_width | tf_width << TF_WIDTH | extras << EXTRAS
+                o = _put_first_widths(widths, out, o)
+                o = _put_block(docs_P, tfs_P, start, stop, none, widths, out, o)
         else:
             o += U(4)
             prev = none
@@ -295,8 +425,10 @@ def encode(table: Array, first: Any, last: Any, block_size: Any, packed: Any) ->
                 entry = prev
                 if packed:
                     n = z - a
-                    taken = ((n * doc_width + U(7)) >> U(3)) + ((n * tf_width + U(7)) >> U(3))
-                    entry |= taken << BYTES | doc_width << DOC_WIDTH | tf_width << TF_WIDTH
+                    tf_width, extras = _narrowed(tfs_P, a, z, tf_width)
+                    taken = packed_bytes(n, doc_width) + packed_bytes(n, tf_width) + extras
+                    widths = doc_width | tf_width << TF_WIDTH | extras << EXTRAS
+                    entry |= taken << BYTES | widths << WIDTHS
                 store64(out, o, entry)
                 o = _put_pairs(docs_P, tfs_P, norms_N, a, z, least, out, o + SKIP - U(1))
                 a = z
@@ -311,9 +443,7 @@ def encode(table: Array, first: Any, last: Any, block_size: Any, packed: Any) ->
                     z = min(a + size, stop)
                     entry = load64(out, entry_at)
                     entry_at += SKIP + (U(out[entry_at + SKIP - U(1)]) << U(1))
-                    doc_width, tf_width = (entry >> DOC_WIDTH) & WIDTH_MASK, entry >> TF_WIDTH
-                    o = _pack(docs_P, a, z, prev, True, doc_width, out, o)
-                    o = _pack(tfs_P, a, z, U(0), False, tf_width, out, o)
+                    o = _put_block(docs_P, tfs_P, a, z, prev, entry >> WIDTHS, out, o)
                     prev = entry & LAST
                     a = z
         sizes_T[t] = o - begin

@@ -7,7 +7,7 @@ the content alone. Files::
     terms, terms.groups        the dictionary: df and bytes of postings beside each term
     postings                   packed postings with their skips (postings.py), or the skips alone
     docs, tfs                  uint32 arrays of a raw segment (compress=False)
-    norms, lengths             a byte and an exact number of tokens per document
+    norms, lengths             a byte per document, and what its exact length is (lengths.py)
     order                      which documents the postings number, if reordered (order.py)
     ids, ids.groups            external ids
     positions, positions.*     positions of terms, where they were asked for (positions.py)
@@ -33,6 +33,7 @@ from raydist.bow.format import dictionary, postings
 from raydist.bow.format.columns import COLUMNS, read_columns
 from raydist.bow.format.deletions import Deletions
 from raydist.bow.format.files import Files, write
+from raydist.bow.format.lengths import unpack_lengths
 from raydist.bow.format.order import ORDER, inverse, renumbered
 from raydist.bow.format.positions import FILES, Positions, PositionsWriter
 from raydist.bow.format.writing import PADDING, StringsWriter, finish
@@ -66,6 +67,7 @@ class Segment:
         deletions: what is deleted, None if nothing is.
         block_size: postings per block.
         compress: whether postings are bit-packed.
+        layout: of its postings and lengths.
         files: its files; `files.verify()` checks every byte.
     """
 
@@ -82,6 +84,7 @@ class Segment:
         self.tokens: int = header["tokens"]
         self.block_size: int = header["block_size"]
         self.compress: bool = header["compress"]
+        self.layout: int = header.get("layout", 1)
         self._checked_ids: tuple[Array, Array] | None = None
         self.deletions = None if deletions is None else Deletions(deletions, self.documents)
         if self.deletions is not None:
@@ -202,12 +205,17 @@ class Segment:
             return np.ones(self.documents, np.bool_)
         return self.deletions.live.flags
 
-    @property
+    @cached_property
     def lengths_N(self) -> Array:
         """Exact numbers of tokens per document, uint32."""
         self.files.check("lengths")
+        if self.layout > 1:
+            try:
+                return readonly(unpack_lengths(self.files.array("lengths"), self.norms_N))
+            except ValueError as error:
+                raise ArtifactError(f"{self.folder}: {error}; build the index again") from None
         lengths = self.files.array("lengths", np.dtype(self.files.header["lengths"]))
-        return lengths.astype(np.uint32, copy=False)
+        return readonly(lengths, np.uint32)
 
     @property
     def doc_ids(self) -> pa.LargeStringArray:
@@ -340,7 +348,8 @@ class Segment:
         docs = np.empty(total + postings.BLOCK_SLACK, np.uint32)
         tfs = np.empty(total + postings.BLOCK_SLACK, np.uint32)
         df_T, sizes_T = readonly(numbers_TK[:, 0]), readonly(numbers_TK[:, 1])
-        postings.decode(self.packed, begin, df_T, sizes_T, self.block_size, docs, tfs)
+        shape = self.block_size, self.layout
+        postings.decode(self.packed, begin, df_T, sizes_T, *shape, docs, tfs)
         return indptr_T1, docs[:total], tfs[:total]
 
 
@@ -367,7 +376,8 @@ def concatenate(parts: Sequence[Path], folder: Path) -> dict[str, int]:
     """Joins segments of consecutive ranges of terms over the same documents.
 
     The result is, byte for byte, what one writer would have written. The documents' lengths and ids
-    are taken from the first part. Returns the same statistics as `SegmentWriter.close`.
+    are taken from the first part. Returns the same statistics as `SegmentWriter.close`; raises
+    ArtifactError where parts have different layouts.
     """
     opened = [Segment.open(part) for part in parts]
     head = opened[0].files.header
@@ -375,6 +385,11 @@ def concatenate(parts: Sequence[Path], folder: Path) -> dict[str, int]:
         same = all(part.files.header[key] == head[key] for key in ("documents", "tokens"))
         shape = (part.block_size, part.compress) == (head["block_size"], head["compress"])
         assert same and shape, f"{part.folder} is not a part of the segment of {opened[0].folder}"
+        if part.layout != opened[0].layout:  # of a merge that was begun by an earlier version
+            raise ArtifactError(
+                f"{opened[0].folder} and {part.folder} are of different versions of raydist: "
+                "remove them, and begin again"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     terms = StringsWriter(folder, "terms", 2)
     last: bytes | None = None
@@ -404,10 +419,10 @@ def concatenate(parts: Sequence[Path], folder: Path) -> dict[str, int]:
     for name in copied:
         opened[0].files.check(name)
         shutil.copyfile(opened[0].folder / name, folder / name)
-    about = {key: head[key] for key in ("compress", "block_size", "documents", "nonempty")} | {
+    kept = ("compress", "block_size", "documents", "nonempty", "layout", "lengths")
+    about = {key: head[key] for key in kept if key in head} | {
         "terms": terms.count,
         "postings": sum(part.postings_total for part in opened),
         "tokens": head["tokens"],
-        "lengths": head["lengths"],
     }
     return finish(folder, ["terms", "terms.groups", *streams, *copied], about)

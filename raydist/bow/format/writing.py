@@ -16,9 +16,10 @@ import pyarrow as pa
 from raydist.bow.format import dictionary, positions
 from raydist.bow.format.columns import COLUMNS, write_columns
 from raydist.bow.format.files import seal, write
+from raydist.bow.format.lengths import pack_lengths
 from raydist.bow.format.order import ORDER, inverse, renumbered
 from raydist.bow.format.positions import PositionsWriter
-from raydist.bow.format.postings import Encoding, encode
+from raydist.bow.format.postings import LAYOUT, Encoding, encode
 from raydist.bow.formulas import norm_bytes
 from raydist.kernels.addresses import addresses
 from raydist.kernels.arrays import readonly, string_buffers
@@ -110,10 +111,10 @@ class SegmentWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._lengths_N = np.ascontiguousarray(lengths_N, np.uint32)
-        norms_N = norm_bytes(self._lengths_N)
+        self._norms_N = norm_bytes(self._lengths_N)
         self._order_N = order_N
         self._slots_N = None if order_N is None else inverse(order_N)
-        self._norms_N = readonly(norms_N if order_N is None else norms_N[order_N])
+        self._slot_norms_N = readonly(self._norms_N if order_N is None else self._norms_N[order_N])
         self._doc_ids = doc_ids
         self._columns = columns
         self._compress = compress
@@ -163,7 +164,7 @@ class SegmentWriter:
             renumber = renumbered(self._slots_N, indptr_T1, docs_P[own], tfs_P[own], positions_W)
             docs_P, tfs_P, positions_W = readonly(renumber[0]), readonly(renumber[1]), renumber[2]
         sizes_T = np.zeros(count, np.int64)
-        lists = indptr_T1, docs_P, tfs_P, self._norms_N, self._least
+        lists = indptr_T1, docs_P, tfs_P, self._slot_norms_N, self._least
         start = 0
         while start < count:
             stop = int(np.searchsorted(indptr_T1, indptr_T1[start] + _SLICE, side="right")) - 1
@@ -193,10 +194,8 @@ class SegmentWriter:
             file.write(PADDING)
             file.close()
         names = ["terms", "terms.groups", *self._files, "norms", "lengths"]
-        self._norms_N.tofile(self._folder / "norms")
-        longest = int(self._lengths_N.max(initial=0))
-        width = np.min_scalar_type(longest)
-        self._lengths_N.astype(width).tofile(self._folder / "lengths")
+        self._slot_norms_N.tofile(self._folder / "norms")
+        pack_lengths(self._lengths_N, self._norms_N).tofile(self._folder / "lengths")
         if self._doc_ids is not None:
             count = _write_ids(self._folder, self._doc_ids)
             assert count == len(self._lengths_N), (count, len(self._lengths_N))
@@ -222,7 +221,7 @@ class SegmentWriter:
                 "terms": self._terms.count,
                 "postings": self._postings,
                 "tokens": int(self._lengths_N.sum(dtype=np.int64)),
-                "lengths": width.str,
+                "layout": LAYOUT,
             },
         )
 

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from raydist.bow.format.postings import DOC_WIDTH, TF_WIDTH, WIDTH_MASK, unpack_docs, unpack_tfs
+from raydist.bow.format.postings import (
+    EXTRAS,
+    TF_WIDTH,
+    WIDTH_MASK,
+    WIDTHS,
+    add_extras,
+    extra_of,
+    packed_bytes,
+    unpack_docs,
+    unpack_tfs,
+)
 from raydist.bow.search.impacts import LUCENE, quantised_part
 from raydist.bow.search.workspace import (
     NONE,
@@ -80,10 +90,18 @@ def load_docs(segment: SegmentArrays, work: Work, j: Any, b: Any) -> None:
             prefetch(packed, ahead)
             prefetch(packed, ahead + U(64))
             prefetch(packed, ahead + U(128))
-        width = (spot >> DOC_WIDTH) & WIDTH_MASK
+        width = (spot >> WIDTHS) & WIDTH_MASK
         unpack_docs(packed, spot & START, count, width, before, docs[j], U(0))
     cursor.docs_block = b
     cursor.place = U(0)
+
+
+@inlined
+def _tfs_at(spot: Any, count: Any) -> Any:
+    """Returns where the frequencies of a block of `count` are, and their width."""
+    widths = spot >> WIDTHS
+    at = (spot & START) + packed_bytes(count, widths & WIDTH_MASK)
+    return at, (widths >> TF_WIDTH) & WIDTH_MASK
 
 
 @kernel
@@ -97,8 +115,11 @@ def load_tfs(segment: SegmentArrays, work: Work, j: Any, b: Any) -> None:
         for i in range(count):
             tfs[j, i] = raw[spot + i] - U32(1)
     else:
-        behind = (count * ((spot >> DOC_WIDTH) & WIDTH_MASK) + U(7)) >> U(3)
-        unpack_tfs(segment.packed, (spot & START) + behind, count, spot >> TF_WIDTH, tfs[j], U(0))
+        packed = segment.packed
+        o, width = _tfs_at(spot, count)
+        unpack_tfs(packed, o, count, width, tfs[j], U(0))
+        o += packed_bytes(count, width)
+        add_extras(packed, o, spot >> (WIDTHS + EXTRAS), width, tfs[j], U(0))
     cursor.tfs_block = b
 
 
@@ -108,11 +129,15 @@ def tf1_of(segment: SegmentArrays, spot: Any, count: Any, i: Any) -> Any:
     raw = segment.raw_tfs
     if raw.shape[0]:
         return U(raw[spot + i]) - U(1)
-    width = spot >> TF_WIDTH
+    packed = segment.packed
+    o, width = _tfs_at(spot, count)
     bit = i * width
-    behind = (count * ((spot >> DOC_WIDTH) & WIDTH_MASK) + U(7)) >> U(3)
-    word = load64(segment.packed, (spot & START) + behind + (bit >> U(3)))
-    return (word >> (bit & U(7))) & ((U(1) << width) - U(1))
+    word = load64(packed, o + (bit >> U(3)))
+    tf1 = (word >> (bit & U(7))) & ((U(1) << width) - U(1))
+    extras = spot >> (WIDTHS + EXTRAS)
+    if extras:
+        tf1 += extra_of(packed, o + packed_bytes(count, width), extras, i) << width
+    return tf1
 
 
 @inlined

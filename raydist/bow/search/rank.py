@@ -26,7 +26,16 @@ from typing import Any
 import numpy as np
 
 from raydist.bow.format.files import CHUNK
-from raydist.bow.format.postings import BLOCK_SLACK, BYTES, BYTES_MASK, DOC_WIDTH, LAST, SKIP
+from raydist.bow.format.postings import (
+    BLOCK_SLACK,
+    BYTES,
+    BYTES_MASK,
+    LAST,
+    SKIP,
+    WIDTHS,
+    first_widths,
+    widths_of,
+)
 from raydist.bow.search.impacts import (
     DIRICHLET,
     LENGTHS,
@@ -280,6 +289,7 @@ def _read_skips(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any
     cursor = work.cursors[j]
     # Where steps are rounded, a posting can have a little more than the pair that dominates it.
     rounding = U32(0) if segment.model[0] == LUCENE else U32(1)
+    layout = segment.facts[6]
     begin, step = before, cursor.size
     if not segment.raw_docs.shape[0]:
         begin = at + U(4) + (load64(packed, at) & LAST)
@@ -301,7 +311,7 @@ def _read_skips(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any
             at += U(2)
         ends[b] = U32(entry & LAST)
         tops[b] = top + rounding
-        spots[b] = begin | ((entry >> DOC_WIDTH) << DOC_WIDTH)
+        spots[b] = begin | widths_of(entry >> WIDTHS, layout) << WIDTHS
         begin += step + ((entry >> BYTES) & BYTES_MASK)
 
 
@@ -313,8 +323,8 @@ def _unpack_block(segment: SegmentArrays, work: Work, j: Any, before: Any, at: A
     b = cursor.first
     work.spots[b] = before
     if not segment.raw_docs.shape[0]:
-        widths = load64(segment.packed, at) & U(65535)
-        work.spots[b] = at + U(2) | widths << DOC_WIDTH
+        widths, behind = first_widths(load64(segment.packed, at), segment.facts[6])
+        work.spots[b] = at + behind | widths << WIDTHS
     load_docs(segment, work, j, b)
     load_tfs(segment, work, j, b)
     most: Any = U32(0)

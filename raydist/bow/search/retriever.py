@@ -197,6 +197,7 @@ class BowRetriever:
                 self._filter is not None,
                 segment.block_size,
                 base,
+                segment.layout,
             ]
             docs, tfs = (
                 _NO_FLAGS if segment.compress else segment.files.unchecked(name)

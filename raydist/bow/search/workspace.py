@@ -52,7 +52,7 @@ TABULATED = U(16)
 
 NONE = U(0xFFFFFFFFFFFFFFFF)
 
-# A spot says where a block starts and, as its skip entry does, how wide its values are packed.
+# A spot says where a block starts and, above, the widths of its values (postings.py).
 START = U(0xFFFFFFFFFFFF)
 
 # A word is a sum of quantised impacts above a payload of exact frequencies, some bits a term.
@@ -103,7 +103,7 @@ class SegmentArrays(NamedTuple):
     lost_terms: Bytes  # the dictionary of the deleted documents, as are lost_groups
     lost_groups: LongGrid
     # terms, largest norm, terms of deleted documents, whether a search is restricted, postings of a
-    # block, position of the first document
+    # block, position of the first document, layout of the postings
     facts: Longs
 
 

@@ -43,5 +43,6 @@ def load(segment: WeightedSegment, work: WeightedWork, j: Any) -> Any:
     begin, end = rows[j, 5], rows[j, 5] + rows[j, 3]
     if is_unchecked(segment.unchecked_postings, begin, end):
         return POSTINGS, np.int64(begin), np.int64(end)
-    decode(segment.packed, begin, rows[j, 2:3], rows[j, 3:4], segment.facts[3], docs, tfs)
+    df, size = rows[j, 2:3], rows[j, 3:4]
+    decode(segment.packed, begin, df, size, segment.facts[3], segment.facts[4], docs, tfs)
     return RANKED, np.int64(0), np.int64(0)

@@ -48,7 +48,7 @@ class WeightedSegment(NamedTuple):
     unchecked_weights: Flags  # chunks whose checksums were not compared
     unchecked_tops: Flags
     unchecked_postings: Flags
-    facts: Longs  # documents, groups, bits of a term, postings of a block
+    facts: Longs  # documents, groups, bits of a term, postings of a block, layout of the postings
 
 
 WEIGHTED_ARRAYS = len(WeightedSegment._fields)
@@ -63,7 +63,7 @@ def arrays_of(segment: Segment, allowed: Bits | None) -> WeightedSegment:
         files.check("docs")
         files.check("tfs")
     groups = -(-segment.documents // (BLOCK * GROUP))
-    facts = [segment.documents, groups, term_bits(segment), segment.block_size]
+    facts = [segment.documents, groups, term_bits(segment), segment.block_size, segment.layout]
     return WeightedSegment(
         weights=files.array("weights", np.uint32),
         starts=files.array("weights.starts", np.uint64),
