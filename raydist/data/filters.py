@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,9 @@ from raydist.errors import ConfigError
 
 MOST_FILTER = 10_000
 """Characters of the longest filter."""
+
+_PARSER = Lock()
+"""Python 3.11's parser fails now and then where two threads use it."""
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: pc.equal,
@@ -78,7 +82,8 @@ def passing(text: str, columns: pa.Table | None) -> npt.NDArray[np.bool_]:
 
 def _parsed(text: str) -> ast.expr:
     try:
-        return ast.parse(text, mode="eval").body
+        with _PARSER:
+            return ast.parse(text, mode="eval").body
     except SyntaxError as error:
         at = f"at character {error.offset}: " if error.offset else ""
         message = "put dates in quotes" if "leading zeros" in error.msg else error.msg

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.data.store import idhash
+from raydist.data.store import idhash, piece
 from raydist.data.store.build import concatenate
 from raydist.data.store.reader import DocumentStore
 from raydist.data.store.writer import StoreWriter
@@ -288,3 +288,18 @@ def test_a_store_of_version_1_is_read(tmp_path: Path) -> None:
     concatenate([store], tmp_path / "new")
     assert json.loads((tmp_path / "new/store.json").read_text())["version"] == 2
     assert DocumentStore.open(tmp_path / "new").positions(["d1234"]).tolist() == [1234]
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u4", "<u8", "<i8", "<f4"])
+@pytest.mark.parametrize("shape", [(0,), (1,), (3,), (2, 3), ()])
+def test_arrays_are_read_as_numpy_reads_them(
+    dtype: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    array = np.arange(int(np.prod(shape)), dtype=dtype).reshape(shape)
+    np.save(tmp_path / "a.npy", array)
+    data = (tmp_path / "a.npy").read_bytes()
+    read = piece._array(pa.py_buffer(data))
+    assert read.dtype == array.dtype and np.array_equal(read, array)
+    for at in (0, 9, 20, 40, 60):  # of the header
+        with pytest.raises(ValueError):
+            piece._array(pa.py_buffer(data[:at] + b"\xff" + data[at + 1 :]))
