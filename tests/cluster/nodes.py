@@ -1,12 +1,16 @@
 """Runs a real cluster of three raylets on this machine, controlled by standard input.
 
-    python -m tests.cluster.nodes [FOLDER]
+    python -m tests.cluster.nodes [hidden=FOLDER] [memory=GIB]
 
-Nodes do not see FOLDER, if one is given: each has an empty one in its place, with a cache of its
-own. Prints a line of JSON: the cluster's `address`, its `dashboard`, and its number of `nodes`.
-Every line after that is an order and gets a line in reply. `kill NAME` kills, without warning, a
-raylet (not the head's) as soon as a process called NAME runs below it. `add` starts a raylet in its
-place. `quit`, or the end of the input, ends the cluster.
+Nodes do not see `hidden`, if it is given: each has an empty folder in its place, with a cache of
+its own. `memory` is what the machine seems to have, most of it free. Prints a line of JSON: the
+cluster's `address`, its `dashboard`, and its number of `nodes`. Every line after that is an order and gets a line in reply:
+
+    kill NAME     kills, without warning, a raylet (not the head's) that runs a process of that name
+    add           starts a raylet in its place
+    wait NAME     waits until the newest node runs a process of that name
+    exhaust NAME  leaves no memory until Ray's memory monitor has killed a process of that name
+    quit          ends the cluster, as the end of the input does
 """
 
 from __future__ import annotations
@@ -24,9 +28,13 @@ import psutil
 from ray._private.utils import write_ray_address
 from ray.cluster_utils import Cluster
 
-STORE = 200 << 20  # bytes of a node's object store
 FOLDER = f"/tmp/rdn-{os.getpid()}"
-HIDDEN = sys.argv[1] if len(sys.argv) > 1 else None
+WORDS = dict(word.split("=", 1) for word in sys.argv[1:])
+HIDDEN = WORDS.get("hidden")
+MEMORY = int(WORDS.get("memory", 0)) << 30
+STORE = 200 << 20  # bytes of a node's object store
+CGROUP = "/sys/fs/cgroup"
+PATIENCE_S = 60.0
 
 
 def free_port() -> int:
@@ -35,29 +43,55 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def runs(node: Any, name: str) -> bool:
-    """Returns whether a process of that name runs below a raylet."""
-    for raylet in node.all_processes["raylet"]:
-        for child in psutil.Process(raylet.process.pid).children(recursive=True):
-            try:
-                if child.cmdline() and name in child.cmdline()[0]:
-                    return True
-            except psutil.Error:
-                continue
-    return False
+def running(nodes: list[Any], name: str) -> tuple[Any, psutil.Process] | None:
+    """Returns a process of that name, with its node; gives up after a minute."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        for node in nodes:
+            for raylet in node.all_processes["raylet"]:
+                for child in psutil.Process(raylet.process.pid).children(recursive=True):
+                    try:
+                        if child.cmdline() and name in child.cmdline()[0]:
+                            return node, child
+                    except psutil.Error:
+                        continue
+        time.sleep(0.01)
+    return None
 
 
 def kill(cluster: Cluster, nodes: list[Any], name: str) -> str:
-    """Kills a raylet and its processes; gives up after a minute."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for node in nodes:
-            if runs(node, name):
-                cluster.remove_node(node, allow_graceful=False)
-                nodes.remove(node)
-                return f"killed a node that ran {name}"
-        time.sleep(0.01)
-    return f"no node runs {name}"
+    """Kills a raylet and its processes."""
+    if (found := running(nodes, name)) is None:
+        return f"no node runs {name}"
+    cluster.remove_node(found[0], allow_graceful=False)
+    nodes.remove(found[0])
+    return f"killed a node that ran {name}"
+
+
+def exhaust(nodes: list[Any], name: str) -> str:
+    """Seems to use all memory until a process of that name has ended."""
+    if (found := running(nodes, name)) is None:
+        return f"no node runs {name}"
+    use(0.99)
+    try:
+        found[1].wait(PATIENCE_S)
+    except psutil.TimeoutExpired:
+        return f"{name} runs on"
+    finally:
+        use(0.1)
+    return f"no memory was left for {name}"
+
+
+def use(share: float) -> None:
+    """Sets how much of the memory seems to be used."""
+    for file, text in (
+        ("memory.max", f"{MEMORY}"),
+        ("memory.stat", "anon 0\ninactive_file 0\nactive_file 0"),
+        ("memory.current", f"{int(share * MEMORY)}"),
+    ):
+        with open(f"{CGROUP}/.part", "w") as out:
+            out.write(f"{text}\n")
+        os.replace(f"{CGROUP}/.part", f"{CGROUP}/{file}")
 
 
 def add(cluster: Cluster, number: int, **options: Any) -> Any:
@@ -85,6 +119,10 @@ def main() -> None:
     os.environ.pop("RAY_ADDRESS", None)
     if HIDDEN is not None:
         hide(HIDDEN)
+    if MEMORY:  # in the files by which Ray's memory monitor looks at a container
+        hide(CGROUP)
+        use(0.1)
+        os.environ.pop("RAY_memory_monitor_refresh_ms", None)
     os.makedirs(f"{FOLDER}/ray", exist_ok=True)
     os.environ["RAY_TMPDIR"] = FOLDER
     head = {
@@ -122,6 +160,11 @@ def main() -> None:
                 started += 1
                 nodes.append(add(cluster, started))
                 print("added a node", flush=True)
+            elif order == "wait":
+                seen = running(nodes[-1:], name) is not None
+                print(f"the node {'runs' if seen else 'does not run'} {name}", flush=True)
+            elif order == "exhaust":
+                print(exhaust(nodes, name), flush=True)
             else:
                 break
     finally:

@@ -45,7 +45,7 @@ def test_nodes_without_a_shared_folder_build_the_same_bytes(
     Objects(s3).upload({"corpus/corpus.jsonl": corpus})
     words += [f"corpus={s3}/corpus/", f"out={s3}/idx", "workers=3"]
     command = [sys.executable, "-c", PROGRAM, *words]
-    bucket, running = Objects(s3), cluster(str(tmp_path))
+    bucket, running = Objects(s3), cluster(f"hidden={tmp_path}")
     nodes = next(running)
 
     def done() -> int:
@@ -84,7 +84,7 @@ def test_nodes_without_a_shared_folder_embed_and_index_vectors(
     words = ["embed", f"model={model}", "model.pooling=mean", "split_bytes=64kB"]
     words += ["model.document_max_length=16", "ann=hnsw", "ann.rows_per_part=700"]
     assert main([*words, f"corpus={corpus}", f"out={tmp_path}/alone"]) == 0
-    bucket, running = Objects(s3), cluster(str(tmp_path))
+    bucket, running = Objects(s3), cluster(f"hidden={tmp_path}")
     bucket.upload({"corpus.jsonl": corpus})
     words += [f"corpus={s3}/corpus.jsonl", f"out={s3}/vectors", "workers=2"]
     nodes = next(running)
@@ -115,7 +115,7 @@ def test_nodes_without_a_shared_folder_rerank_and_score(s3: str, tmp_path: Path)
     assert main(["rerank", *common, statistics, f"corpus={corpus}", f"out={tmp_path}/idf.run"]) == 0
     alone = [f"corpus={corpus}", f"out={tmp_path}/alone.jsonl"]
     assert main(["score", *common, "teacher=bm25", *alone]) == 0
-    running = cluster(str(tmp_path))
+    running = cluster(f"hidden={tmp_path}")
     nodes = next(running)
     try:
         for out, words in {
@@ -140,7 +140,7 @@ def test_training_without_a_shared_folder_survives_the_loss_of_its_driver_and_al
     s3: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     model = checkpoint(tmp_path_factory.mktemp("model") / "model")  # each node has it
-    bucket, running = Objects(s3), cluster(str(tmp_path))
+    bucket, running = Objects(s3), cluster(f"hidden={tmp_path}")
     lines = "".join(json.dumps(record(sample)) + "\n" for sample in samples(scores=True))
     (tmp_path / "train.jsonl").write_text(lines)
     bucket.upload({"train.jsonl": tmp_path / "train.jsonl"})
