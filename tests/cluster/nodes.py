@@ -4,7 +4,8 @@
 
 Nodes do not see `hidden`, if it is given: each has an empty folder in its place, with a cache of
 its own. `memory` is what the machine seems to have, most of it free. Prints a line of JSON: the
-cluster's `address`, its `dashboard`, and its number of `nodes`. Every line after that is an order and gets a line in reply:
+cluster's `address`, its `dashboard`, and its number of `nodes`. Every line after
+that is an order and gets a line in reply:
 
     kill NAME     kills, without warning, a raylet (not the head's) that runs a process of that name
     add           starts a raylet in its place
