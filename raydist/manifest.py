@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,31 @@ UNFINISHED = ".job.json"
 """What an output that is not complete has instead of the manifest."""
 
 Opened = TypeVar("Opened")
+
+
+@contextmanager
+def opening_generation(
+    name: str, folder: Path, manifest: Mapping[str, Any], kinds: Sequence[str]
+) -> Iterator[None]:
+    """Opens files of a folder as its manifest was; says so if they are damaged for another's sake.
+
+    Args:
+        name: the folder in messages.
+        folder: where it is here.
+        manifest: of the generation whose files are opened.
+        kinds: the kinds that are accepted.
+
+    Raises:
+        ArtifactError: as within; or the folder is of another generation now.
+    """
+    try:
+        yield
+    except ArtifactError:
+        if read_manifest(folder, kinds) == manifest:
+            raise
+        raise ArtifactError(
+            f"{name}: another generation has replaced the one that is searched; search again"
+        ) from None
 
 
 def read_manifest(folder: str | os.PathLike[str], kinds: Sequence[str] = ()) -> dict[str, Any]:

@@ -134,6 +134,27 @@ class Killer:
         return int(self._process.stdout.readline())
 
 
+def encoded_change(change: str, inputs: Path, before: Path, start: Path) -> list[str]:
+    """Copies an output of `embed` to `start`; returns the words that change it.
+
+    Args:
+        change: append, delete, or merge, which is of both.
+        inputs: has `more.jsonl` and `ids.txt`.
+        before: the output.
+        start: created.
+    """
+    shutil.copytree(before, start)
+    words = {
+        "append": ["embed", f"corpus={inputs}/more.jsonl", "duplicates=last", "--append"],
+        "delete": ["embed", f"delete={inputs}/ids.txt"],
+        "merge": ["merge"],
+    }
+    if change == "merge":
+        for each in ("append", "delete"):
+            assert main([*words[each], f"out={start}"]) == 0
+    return words[change]
+
+
 def check_generations(
     killer: Killer,
     words: Sequence[str],

@@ -29,12 +29,10 @@ class FolderSearch:
 
     @cached_property
     def _retriever(self) -> Selective:
-        from raydist import storage
-        from raydist.build import check_used, compile_search, open_retriever
-        from raydist.manifest import read_manifest
+        from raydist.build import check_used, compile_search, manifest_of, open_retriever
 
         config = self._config
-        manifest = read_manifest(storage.local(config.index[0]))
+        manifest = manifest_of(config.index[0])
         check_used([manifest], config.bow, config.dense, config.late)
         compile_search([manifest], config.bow)
         return open_retriever(config.index[0], config.bow, config.dense, config.late)

@@ -21,8 +21,7 @@ from raydist import storage
 from raydist.dense.exact import BLOCK, exact_search, merge_top
 from raydist.dense.segments import FIRST, KIND, SHARDS
 from raydist.dense.vectors import Stretch, VectorShards
-from raydist.errors import ArtifactError
-from raydist.manifest import read_manifest
+from raydist.manifest import opening_generation
 from raydist.protocols import Group
 from raydist.shard_files import shard_path
 
@@ -67,15 +66,8 @@ class RowShard:
             JobError: the folder is not here.
         """
         folder = storage.seen(storage.local(part.folder, part.patterns))
-        try:
+        with opening_generation(part.folder, folder, part.manifest, [KIND]):
             self._shards = VectorShards.map(folder, part.manifest, part.files)
-        except ArtifactError:
-            if read_manifest(folder, [KIND]) == part.manifest:
-                raise
-            raise ArtifactError(
-                f"{part.folder}: another generation has replaced the one that is searched; search "
-                "again"
-            ) from None
         self._rows = range(*part.rows)
         self._block = block
 

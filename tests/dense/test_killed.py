@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from raydist.dense.exact import exact_search
 from raydist.dense.segments import LAYOUT
 from raydist.dense.vectors import VectorShards
 from raydist.manifest import read_manifest
-from tests.killed import Killer, check_generations
+from tests.killed import Killer, check_generations, encoded_change
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +53,6 @@ def answers(folder: Path) -> list[Any]:
 def test_vectors_whose_writer_is_killed_are_the_old_ones_or_the_new(
     change: str, built: Path, killer: Killer, tmp_path: Path
 ) -> None:
-    start = tmp_path / "start"
-    shutil.copytree(built / "vec", start)
-    words = {
-        "append": ["embed", f"corpus={built}/more.jsonl", "duplicates=last", "--append"],
-        "delete": ["embed", f"delete={built}/ids.txt"],
-        "merge": ["merge"],
-    }
-    if change == "merge":
-        for each in ("append", "delete"):
-            assert main([*words[each], f"out={start}"]) == 0
+    words = encoded_change(change, built, built / "vec", tmp_path / "start")
     folder = tmp_path / "work/vec"
-    check_generations(killer, words[change], start, folder, LAYOUT, answers)
+    check_generations(killer, words, tmp_path / "start", folder, LAYOUT, answers)

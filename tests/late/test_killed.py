@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from raydist.late.search import LateIndex
 from raydist.late.spec import LateSearchSpec
 from raydist.manifest import read_manifest
 from raydist.models.biencoder import BiEncoder
-from tests.killed import Killer, check_generations
+from tests.killed import Killer, check_generations, encoded_change
 from tests.late.tokens import unit
 
 
@@ -60,15 +59,6 @@ def answers(folder: Path) -> list[Any]:
 def test_an_index_whose_writer_is_killed_is_the_old_one_or_the_new(
     change: str, built: Path, killer: Killer, tmp_path: Path
 ) -> None:
-    start = tmp_path / "start"
-    shutil.copytree(built / "idx", start)
-    words = {
-        "append": ["embed", f"corpus={built}/more.jsonl", "duplicates=last", "--append"],
-        "delete": ["embed", f"delete={built}/ids.txt"],
-        "merge": ["merge"],
-    }
-    if change == "merge":
-        for each in ("append", "delete"):
-            assert main([*words[each], f"out={start}"]) == 0
+    words = encoded_change(change, built, built / "idx", tmp_path / "start")
     folder = tmp_path / "work/idx"
-    check_generations(killer, words[change], start, folder, LAYOUT, answers)
+    check_generations(killer, words, tmp_path / "start", folder, LAYOUT, answers)

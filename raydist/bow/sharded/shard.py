@@ -32,8 +32,7 @@ from raydist.bow.structured.retriever import StructuredRetriever
 from raydist.bow.whole import Whole
 from raydist.data.store.part import StorePart, headers, pieces_of
 from raydist.data.store.reader import DocumentStore
-from raydist.errors import ArtifactError
-from raydist.manifest import read_manifest
+from raydist.manifest import opening_generation
 from raydist.records import Document
 
 Array = npt.NDArray[Any]
@@ -155,15 +154,8 @@ class Shard:
             patterns = [*patterns, *(f"{name}/*" for name in pieces_of(beside, texts).names)]
         folder = storage.seen(storage.local(part.folder, patterns))
         manifest = {**part.manifest, "segments": list(part.segments), "store": None}
-        try:
+        with opening_generation(part.folder, folder, part.manifest, [KIND]):
             self._index = BowIndex.of(folder, manifest, in_memory=spec.in_memory)
-        except ArtifactError:
-            if read_manifest(folder, [KIND]) == part.manifest:
-                raise
-            raise ArtifactError(
-                f"{part.folder}: another generation has replaced the one that is searched; search "
-                "again"
-            ) from None
         self._forward = all(map(has_forward, self._index.segments))
         self._texts = StorePart(folder / store, texts) if texts is not None and store else None
         self._store: DocumentStore | None = None

@@ -70,13 +70,15 @@ class FusedSearch:
         self._searches: list[Callable[[Queries, int], Run]]
         self._searches = [partial(_search, each) for each in self.retrievers]
         if config.by is not None:
-            self._searches = self._by_document(config.by)
+            cut = ["chunk" in each for each in manifests]
+            self._searches = self._by_document(config.by, cut)
 
-    def _by_document(self, by: ByDocument) -> list[Callable[[Queries, int], Run]]:
-        """Returns searches for documents: of indexes of passages, or of all if none is one."""
+    def _by_document(
+        self, by: ByDocument, cut: Sequence[bool]
+    ) -> list[Callable[[Queries, int], Run]]:
+        """Returns searches for documents: of indexes that are cut into passages, or of all."""
         from raydist.dense.by_document import rank_documents, sizes_of
 
-        cut = ["chunk" in manifest_of(folder, self._config.shards) for folder in self._config.index]
         searches: list[Callable[[Queries, int], Run]] = []
         for search, retriever, own in zip(self._searches, self.retrievers, cut):
             sizes = sizes_of(retriever, by)
